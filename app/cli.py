@@ -1,0 +1,99 @@
+"""The command line, `diamond ...`: parse, build, hand over. Heavy imports wait until a command is chosen."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import io
+import os
+import re
+import sys
+from collections.abc import Callable
+from typing import Any
+
+COMMANDS = {
+    "play": ("app.commands.play", "play", "step into a dream (until the player exists: dream one to a video)"),
+    "train": ("app.commands.train", "train", "train a world and an agent: --game Pong --preset playground --run DIR"),
+    "collect": ("app.commands.data", "collect", "gather a dataset: --game Pong --steps 100000 --out DIR"),
+    "record": ("app.commands.play", "record", "a dream as a video: record CKPT --out dream.mp4 [--twin]"),
+    "evaluate returns": ("app.commands.evaluate", "returns", "the agent's score in the real game"),
+    "evaluate fidelity": ("app.commands.evaluate", "fidelity", "how true the dream is, on held-out episodes"),
+    "evaluate aggregate": ("app.commands.evaluate", "aggregate", "scores over games, with intervals"),
+    "import": ("app.commands.data", "import_", "bring in a published .pt checkpoint, from a file or the Hub"),
+    "export": ("app.commands.data", "export", "a compact copy of a checkpoint or of a run's newest moment"),
+    "games": ("app.commands.data", "games", "list the games and the installed checkpoints"),
+}
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Runs one command. Exit code 0, or 2 with one line where the input was wrong; --debug shows the traceback."""
+    args = sys.argv[1:] if argv is None else argv
+    debug = "--debug" in args
+    args = [a for a in args if a != "--debug"]
+    # Idle threads that spin starve every other program: with one busy neighbour on two cores torch was 70 times slower
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    try:
+        run(args)
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except (ValueError, OSError, ImportError) as error:
+        if debug:
+            raise
+        print(f"diamond: {explain(error)}", file=sys.stderr)
+        sys.exit(2)
+
+
+def run(args: list[str]) -> None:
+    """Finds the command, parses what follows by its signature, and calls it."""
+    if not args or args[0] in ("-h", "--help", "help"):
+        print(overview())
+        return
+    name = " ".join(args[:2]) if " ".join(args[:2]) in COMMANDS else args[0]
+    if name not in COMMANDS:
+        parts = [c for c in COMMANDS if c.split()[0] == args[0]]
+        if parts and args[1:2] in ([], ["--help"], ["-h"]):
+            print(overview(parts))
+            return
+        raise ValueError(f"unknown command '{' '.join(args[:2]) if parts else args[0]}': "
+                         f"use one of {', '.join(parts or COMMANDS)}")
+    module, function, _ = COMMANDS[name]
+    command: Callable[[list[str]], None] = getattr(importlib.import_module(module), function)
+    command(args[len(name.split()):])
+
+
+def overview(names: list[str] | None = None) -> str:
+    """All commands, a line each."""
+    lines = [f"  diamond {name:<19} {COMMANDS[name][2]}" for name in names or COMMANDS]
+    return "\n".join(["Play Atari games inside a learned world model, and train your own.", "", *lines, "",
+                      "  diamond COMMAND --help   its options;  --debug   show tracebacks"])
+
+
+def parse(target: Callable[..., Any], name: str, args: list[str], default: Any = None) -> Any:
+    """tyro's parser, with errors as one line. `target` is a dataclass, or a function that is called."""
+    import tyro
+
+    options: dict[str, Any] = {} if default is None else {"default": default}
+    errors = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(errors):
+            return tyro.cli(target, prog=f"diamond {name}", args=args, config=(tyro.conf.OmitArgPrefixes,)
+                            if default is None else (), **options)
+    except SystemExit as stop:
+        if not stop.code:
+            raise
+        raise ValueError(one_line(errors.getvalue())) from None
+
+
+def one_line(message: str) -> str:
+    """A parser's boxed message as one line."""
+    text = re.sub("\x1b\\[[0-9;]*m|[\u2500-\u257f]", " ", message)
+    text = re.sub(r"For full helptext.*", "", " ".join(text.split()))
+    return text.replace("Parsing error ", "", 1).strip() or "the options could not be read: see --help"
+
+
+def explain(error: Exception) -> str:
+    """An error in one line; a full disk by its name."""
+    if isinstance(error, OSError) and error.errno == 28:
+        where = f" while writing {error.filename}" if error.filename else ""
+        return f"no space left on the disk{where}: free some and run the same command again; nothing was lost"
+    return " ".join(str(error).split()) or type(error).__name__

@@ -1,0 +1,1 @@
+"""One function a command: reads its options, builds what is needed and hands over to the rooms below."""

@@ -1,0 +1,193 @@
+"""`diamond collect`, `import`, `export` and `games`: data and checkpoints in and out."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tyro.conf import Positional
+
+from app.cli import parse
+from app.commands.train import canonical
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from diamond_core.training.agent import Agent
+    from diamond_core.types import KeptPolicy
+
+
+@dataclass(frozen=True)
+class Collect:
+    """Gathers a dataset of real play."""
+
+    game: str
+    """An ALE game, gym:ID or toy."""
+    out: Path
+    """A new folder; with --append an existing dataset of the same game."""
+    steps: int = 100_000
+    policy: str = "mix"
+    """random, sticky (repeats its actions), agent:CKPT, or mix of random play of several kinds; mix:CKPT adds an agent
+    at several degrees of luck."""
+    num_envs: int = 32
+    seed: int = 0
+    image_size: int = 64
+    """Height and width of the frames."""
+    append: bool = False
+    life_loss_ends: bool = True
+    """A lost life ends an episode."""
+
+
+def collect(args: list[str]) -> None:
+    """Plays many worlds at once and writes every episode."""
+    c: Collect = parse(Collect, "collect", args)
+    from tqdm import tqdm
+
+    from diamond_core.envs import action_names, make_env
+    from diamond_core.replay import Dataset, DatasetInfo
+    from diamond_core.training.collect import Collector
+
+    game = canonical(c.game)
+    if c.steps < 1 or c.num_envs < 1:
+        raise ValueError(f"--steps and --num-envs must be 1 or more, got {c.steps} and {c.num_envs}")
+    if not c.append and c.out.exists() and (not c.out.is_dir() or any(c.out.iterdir())):
+        raise ValueError(f"{c.out} is not empty: choose another folder, or --append to add to a dataset")
+    size = (c.image_size, c.image_size)
+    policy = players(c.policy, game, len(action_names(game)), c.num_envs, c.seed)
+    env = make_env(game, c.num_envs, life_loss_ends=c.life_loss_ends, image_size=size)
+    info = DatasetInfo(game, tuple(action_names(game)), env.frame_shape, c.policy)
+    dataset = Dataset(c.out, info)
+    collector = Collector(env, policy, dataset, c.seed, {"game": game, "policy": c.policy, "seed": c.seed})
+    started = time.perf_counter()
+    with tqdm(total=c.steps, unit=" steps", unit_scale=True, leave=False) as bar:
+        collector.collect(c.steps, bar.update)
+    took = time.perf_counter() - started
+    env.close()
+    rewards = dataset.counts_rewards()
+    print(f"{dataset.num_steps} steps in {dataset.num_episodes} episodes in {c.out}: {rewards[0]} negative and "
+          f"{rewards[2]} positive rewards, {dataset.counts_ends()[1]} ends; {c.steps / took:.0f} steps a second")
+    print(f"next: diamond train --game {game} --preset playground --dataset {c.out} --run runs/{game}")
+
+
+def players(policy: str, game: str, num_actions: int, num_envs: int, seed: int) -> KeptPolicy:
+    """The policy of that name. Raises ValueError for an unknown one, CheckpointError for an unfit checkpoint."""
+    from diamond_core.agent.policies import MIXED, STICKY, AgentPolicy, MixPolicy, RandomPolicy
+    from diamond_core.device import resolve
+
+    kind, _, checkpoint = policy.partition(":")
+    if kind not in ("random", "sticky", "mix", "agent") or (kind == "agent") > bool(checkpoint):
+        raise ValueError(f"unknown policy '{policy}': use random, sticky, mix, mix:CKPT or agent:CKPT")
+    if kind == "random":
+        return RandomPolicy(num_actions, num_envs, seed)
+    if kind == "sticky":
+        return RandomPolicy(num_actions, num_envs, seed, STICKY)
+    mixed = RandomPolicy(num_actions, num_envs, seed, MIXED)
+    if not checkpoint:
+        return mixed
+    agent = load_for(checkpoint, game)
+    agents = [AgentPolicy(agent.actor_critic, resolve(), num_envs, seed + i, epsilon)
+              for i, epsilon in enumerate((0.0,) if kind == "agent" else (0.0, 0.05, 0.2, 0.5))]
+    return agents[0] if kind == "agent" else MixPolicy([mixed, *agents])
+
+
+def load_for(checkpoint: str, game: str, device: str = "auto") -> Agent:
+    """A checkpoint of this game. Raises CheckpointError for one of another game."""
+    from diamond_core.envs import action_names
+    from diamond_core.training.checkpoint import CheckpointError
+    from diamond_core.training.library import load
+
+    agent = load(checkpoint, device)
+    assert agent.card is not None
+    if agent.card.game != game or list(agent.card.action_names) != action_names(game):
+        raise CheckpointError(f"{checkpoint} is a checkpoint of {agent.card.game} with actions "
+                              f"{agent.card.action_names}; expected one of {game}")
+    return agent
+
+
+@dataclass(frozen=True)
+class Import:
+    """Brings in a published state dict."""
+
+    source: Positional[str]
+    """A .pt or .safetensors file, or hub:OWNER/REPOSITORY."""
+    game: str
+    out: Path
+    """A new folder."""
+    half: bool = True
+    """Weights as float16, half the size."""
+
+
+def import_(args: list[str]) -> None:
+    """Reads tensors, never code, and writes a checkpoint folder."""
+    c: Import = parse(Import, "import", args)
+    import torch
+
+    from diamond_core.envs import action_names
+    from diamond_core.training.checkpoint import import_published, save_checkpoint
+
+    game = canonical(c.game)
+    agent, card = import_published(c.source, game, action_names(game))
+    save_checkpoint(c.out, agent, card, real_starts(game, agent), torch.float16 if c.half else torch.float32)
+    print(f"{game} from {c.source} is in {c.out}; watch it: diamond record {c.out} --out {game}.mp4")
+
+
+def real_starts(game: str, agent: Agent) -> dict[str, Tensor]:
+    """A few real moments of the game, played at random, from which dreams can begin."""
+    import torch
+
+    from diamond_core.agent.policies import MIXED, RandomPolicy
+    from diamond_core.envs import make_env
+    from diamond_core.replay import Dataset, DatasetInfo, SegmentSampler
+    from diamond_core.training.collect import Collector
+
+    env = make_env(game, 8, image_size=agent.config.image_size)
+    dataset = Dataset(None, DatasetInfo(game, tuple(map(str, range(env.num_actions))), env.frame_shape))
+    Collector(env, RandomPolicy(env.num_actions, 8, 0, MIXED), dataset, 0, {}).collect(1600)
+    env.close()
+    batch = SegmentSampler(dataset, agent.config.denoiser.num_conditioning_frames, 128, weights=None, past_end=False,
+                           seed=0).batch(0)
+    rows = batch.mask.all(1).nonzero()[:64, 0]
+    return {"frames": batch.frames[rows], "actions": batch.actions[rows].to(torch.int64)}
+
+
+@dataclass(frozen=True)
+class Export:
+    """A copy of a checkpoint, or of a run's newest moment, in a new folder."""
+
+    checkpoint: Positional[str]
+    out: Path
+    half: bool = True
+    """Weights as float16, half the size."""
+
+
+def export(args: list[str]) -> None:
+    """Loads, checks and writes again."""
+    c: Export = parse(Export, "export", args)
+    import torch
+
+    from diamond_core.training.checkpoint import save_checkpoint
+    from diamond_core.training.library import load
+
+    agent = load(c.checkpoint, "cpu")
+    assert agent.card is not None
+    save_checkpoint(c.out, agent, replace(agent.card), agent.starts, torch.float16 if c.half else torch.float32)
+    size = sum(p.stat().st_size for p in c.out.iterdir()) / 2**20
+    print(f"{agent.card.game} is in {c.out}, {size:.1f} MiB")
+
+
+@dataclass(frozen=True)
+class Games:
+    """Lists what can be played."""
+
+
+def games(args: list[str]) -> None:
+    """Prints the installed checkpoints and all games that the emulator knows."""
+    parse(Games, "games", args)
+    from diamond_core.envs import list_games
+    from diamond_core.training.library import installed
+
+    for name, folder in installed().items():
+        print(f"{name:<20} dream in {folder}")
+    print(f"real games: {', '.join(list_games())}, toy, gym:ENV_ID")

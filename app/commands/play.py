@@ -1,0 +1,136 @@
+"""`diamond record` and, until there is a window, `diamond play`: dreams as videos."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tyro.conf import Positional
+
+from app.cli import parse
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from diamond_core.training.agent import Agent
+    from diamond_core.types import Policy
+    from diamond_core.world.dream import World
+
+
+@dataclass(frozen=True)
+class Record:
+    """Dreams, and writes what it sees."""
+
+    checkpoint: Positional[str]
+    """A name, a checkpoint folder or a run."""
+    out: Path
+    """A file that ends in .mp4, .gif, .webp or .png (a sheet of stills)."""
+    frames: int = 600
+    policy: str = "agent"
+    """agent, random, or a list of actions by name or number, repeated: LEFT,LEFT,NOOP,3."""
+    twin: bool = False
+    """The dream beside the emulator under the same actions."""
+    steps: int | None = None
+    """Denoising steps; default: the checkpoint's."""
+    scale: int = 6
+    """A pixel becomes so many pixels."""
+    seed: int = 0
+    device: str = "auto"
+    overwrite: bool = False
+    """Replace an existing file."""
+
+
+def record(args: list[str]) -> None:
+    """Writes the video and says how fast it was dreamt."""
+    write(parse(Record, "record", args))
+
+
+@dataclass(frozen=True)
+class Play:
+    """Steps into a dream. Until there is a window it is dreamt by the agent and written to a video."""
+
+    checkpoint: Positional[str | None] = None
+    """A name, a checkpoint folder or a run; default: the first that is installed."""
+    out: Path | None = None
+    """The video; default: GAME-dream.mp4 in this folder."""
+    frames: int = 300
+
+
+def play(args: list[str]) -> None:
+    """The shipped dream, as a video in the current folder."""
+    c: Play = parse(Play, "play", args)
+    from diamond_core.training.library import installed
+
+    names = list(installed())
+    checkpoint = c.checkpoint or (names[0] if names else None)
+    if checkpoint is None:
+        raise ValueError("no dream is installed: train one with diamond train --game Pong --run runs/Pong")
+    print(f"no window yet: dreaming {checkpoint} to a video")
+    write(Record(checkpoint, c.out or Path(f"{Path(checkpoint).name}-dream.mp4"), c.frames, overwrite=c.out is None))
+
+
+def write(c: Record) -> None:
+    """Dreams c.frames frames into c.out."""
+    import time
+
+    from tqdm import tqdm
+
+    from app.session.video import VideoWriter
+    from diamond_core.config import RuntimeConfig
+    from diamond_core.training.library import load
+
+    agent = load(c.checkpoint, c.device)
+    sampler = agent.config.sampler if c.steps is None else replace(agent.config.sampler, num_steps=c.steps)
+    world = agent.world(sampler, RuntimeConfig(device=c.device))
+    policy = player(c.policy, agent, world, c.seed)
+    images = twins(agent, world, policy, c) if c.twin else dreams(agent, world, policy, c)
+    if c.frames < 1 or c.scale < 1:
+        raise ValueError(f"--frames and --scale must be 1 or more, got {c.frames} and {c.scale}")
+    started = time.perf_counter()
+    # a twin's picture is enlarged already: its labels and borders are not pixels of the game
+    with VideoWriter(c.out, scale=1 if c.twin else c.scale, overwrite=c.overwrite) as video:
+        for image in tqdm(images, total=c.frames, unit=" frames", leave=False):
+            video.add(image)
+    rate = c.frames / (time.perf_counter() - started)
+    print(f"{c.frames} frames in {c.out}, {rate:.1f} a second; the true speed is 15")
+
+
+def dreams(agent: Agent, world: World, policy: Policy, c: Record) -> Iterator[np.ndarray]:
+    """Images of one dream after the other."""
+    from app.session.recording import dream_env, play_frames
+
+    if agent.starts is None:
+        raise ValueError(f"{c.checkpoint} carries no starting frames to dream from")
+    env = dream_env(world, agent.starts["frames"], agent.starts["actions"], c.seed)
+    return play_frames(env, policy, c.frames, c.seed)
+
+
+def twins(agent: Agent, world: World, policy: Policy, c: Record) -> Iterator[np.ndarray]:
+    """Images of dream and reality side by side."""
+    from app.session.recording import twin_frames
+    from diamond_core.envs import make_env
+
+    assert agent.card is not None
+    env = make_env(agent.card.game, 1, image_size=agent.config.image_size)
+    return twin_frames(world, env, policy, c.frames, c.seed, scale=c.scale)
+
+
+def player(name: str, agent: Agent, world: World, seed: int) -> Policy:
+    """The agent, random play, or a script. Raises ValueError for an action that the game does not have."""
+    from app.session.recording import Script
+    from diamond_core.agent.policies import MIXED, AgentPolicy, RandomPolicy
+
+    if name == "agent":
+        return AgentPolicy(agent.actor_critic, world.runtime, 1, seed)
+    if name == "random":
+        return RandomPolicy(agent.num_actions, 1, seed, MIXED[2:3])
+    assert agent.card is not None
+    names = [n.upper() for n in agent.card.action_names]
+    actions = [names.index(word.upper()) if word.upper() in names else int(word) if word.isdecimal() else -1
+               for word in name.split(",")]
+    if not all(0 <= a < agent.num_actions for a in actions):
+        raise ValueError(f"unknown policy '{name}': use agent, random, or actions out of {', '.join(names)} or "
+                         f"0 to {agent.num_actions - 1}, separated by commas")
+    return Script(actions)

@@ -1,0 +1,161 @@
+"""`diamond train`: from a preset and a few options to a running Trainer, with a clean way to stop it."""
+
+from __future__ import annotations
+
+import re
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from difflib import get_close_matches
+from pathlib import Path
+
+from app.cli import parse
+
+UNITS = {"s": 1, "m": 60, "h": 3600}
+HELP = """usage: diamond train --game GAME --preset paper|playground|tiny --run DIR [options]
+
+  --game GAME        an ALE game (Pong), a Gymnasium id (gym:CartPole-v1) or toy; default Pong
+  --preset NAME      paper: exactly the paper; playground: a world worth playing on a modest machine;
+                     tiny: everything in about a minute; default playground
+  --run DIR          where everything goes; the same command on an existing run goes on with it
+  --resume           go on with the run in DIR as it was begun; no other option is needed
+  --time-limit TIME  stop cleanly after 45m, 2h, 1h30m, 90s
+  --init CKPT        start from the weights of a checkpoint; which models: --initial-models denoiser reward_end
+
+  Several processes: torchrun --nproc-per-node 2 -m app.commands.train -- --game ...
+  Every number of the configuration can be set, with the preset's as defaults:
+"""
+
+
+def train(args: list[str]) -> None:
+    """Trains until the end, the time limit or Ctrl-C; everything is saved in all three cases."""
+    started = time.monotonic()
+    # torchrun takes --run for an option of its own unless a -- stands before our options, and passes that on
+    rest = args[1:] if args[:1] == ["--"] else list(args)
+    if "-h" in rest or "--help" in rest:
+        print(HELP)
+    values = {name: take(rest, f"--{name}") for name in ("game", "preset", "run", "time-limit", "init")}
+    resume = "--resume" in rest
+    rest = [a for a in rest if a != "--resume"]
+    limit = seconds(values["time-limit"]) if values["time-limit"] else None
+
+    import torch
+
+    from diamond_core.config import PRESETS, TrainConfig
+    from diamond_core.training.distributed import join, leave
+    from diamond_core.training.run import Run
+    from diamond_core.training.trainer import Trainer
+
+    preset = values["preset"] or "playground"
+    if preset not in PRESETS:
+        raise ValueError(f"unknown preset '{preset}': use one of {', '.join(PRESETS)}")
+    default = PRESETS[preset](values["game"] or "Pong")
+    if values["init"]:
+        default = replace(default, initial=values["init"])
+    if "-h" in rest or "--help" in rest or not resume:
+        config = parse(TrainConfig, "train", rest, default)
+    if values["run"] is None:
+        raise ValueError("name the run's folder: --run DIR")
+    run = Run(Path(values["run"]))
+    if resume:
+        if rest:
+            raise ValueError(f"--resume takes the configuration from the run; leave out {' '.join(rest)}")
+        config = run.config()
+    config = replace(config, game=canonical(config.game))
+    if config.runtime.threads:
+        torch.set_num_threads(config.runtime.threads)
+    processes = join(config.runtime.device)
+    lock = run.lock() if processes.is_main else None
+    try:
+        if processes.is_main:
+            run.begin(config)
+        processes.barrier()
+        with stop_request(started, limit) as should_stop:
+            trainer = Trainer(config, run, processes, should_stop)
+            finished = trainer.run()
+        if processes.is_main:
+            report(trainer, run, finished)
+    finally:
+        if lock is not None:
+            lock.release()
+        leave()
+
+
+def report(trainer: object, run: object, finished: bool) -> None:
+    """The line at the end that says what to do next."""
+    from diamond_core.training.progress import clock
+    from diamond_core.training.run import Run
+    from diamond_core.training.trainer import Trainer
+
+    assert isinstance(trainer, Trainer) and isinstance(run, Run)
+    took = clock(trainer.seconds)
+    if not finished:
+        print(f"stopped and saved in epoch {trainer.position.epoch} after {took} of training; go on with: "
+              f"diamond train --run {run.folder} --resume")
+        return
+    score = f", score {trainer.scores['score']:.1f} in {trainer.scores['episodes']} episodes" if trainer.scores else ""
+    print(f"finished in {took}{score}; watch the dream: diamond record {run.folder} --out dream.mp4")
+
+
+@contextmanager
+def stop_request(started: float, limit: float | None) -> Iterator[Callable[[], bool]]:
+    """A question that turns true on the first Ctrl-C or SIGTERM, or at the time limit. A second Ctrl-C quits."""
+    asked: list[int] = []
+
+    def ask(number: int, frame: object) -> None:
+        if asked:
+            raise KeyboardInterrupt
+        asked.append(number)
+        print("\nstopping after this step; once more to quit without saving", file=sys.stderr)
+
+    before = {s: signal.signal(s, ask) for s in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield lambda: bool(asked) or (limit is not None and time.monotonic() - started > limit)
+    finally:
+        for s, handler in before.items():
+            signal.signal(s, handler)
+
+
+def canonical(game: str) -> str:
+    """The game's name as it is spelled everywhere. Raises ValueError for an unknown one."""
+    from diamond_core.envs import action_names, list_games
+
+    action_names(game)
+    return {name.lower(): name for name in list_games()}.get(game.lower(), game)
+
+
+def take(args: list[str], option: str) -> str | None:
+    """Removes `option VALUE` or `option=VALUE` from args and returns the value."""
+    for i, a in enumerate(args):
+        if a == option:
+            if i + 1 == len(args) or args[i + 1].startswith("--"):
+                raise ValueError(f"{option} needs a value")
+            value = args[i + 1]
+            del args[i:i + 2]
+            return value
+        if a.startswith(option + "="):
+            del args[i]
+            return a.split("=", 1)[1]
+    return None
+
+
+def seconds(text: str) -> float:
+    """45m, 1h30m, 90s or a number of seconds."""
+    if re.fullmatch(r"\d+(\.\d+)?", text):
+        return float(text)
+    if not re.fullmatch(r"(\d+(\.\d+)?[smh])+", text):
+        raise ValueError(f"expected a time like 45m, 2h or 1h30m, got '{text}'")
+    return sum(float(n) * UNITS[u] for n, _, u in re.findall(r"(\d+(\.\d+)?)([smh])", text))
+
+
+def closest(word: str, words: list[str]) -> str:
+    """A hint for a mistyped word."""
+    found = get_close_matches(word, words, 3)
+    return f"did you mean {' or '.join(found)}?" if found else f"use one of {', '.join(words)}"
+
+
+if __name__ == "__main__":
+    train(sys.argv[1:])

@@ -1,0 +1,1 @@
+"""Learn: the actor-critic, acting in any vector environment, and the losses."""

@@ -1,0 +1,68 @@
+"""The policy and value network. Source: SPEC 5."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from torch import Tensor, nn
+
+from diamond_core.config import ActorCriticConfig
+from diamond_core.nn.blocks import SmallResBlock, conv3x3, init_lstm, zeroed
+
+Memory = tuple[Tensor, Tensor]
+"""LSTM state (hx, cx), each (n, lstm_dim)."""
+
+
+class Prediction(NamedTuple):
+    """What the network thinks of n frames."""
+
+    logits: Tensor
+    """(n, A) float32."""
+    values: Tensor
+    """(n,) float32."""
+    memory: Memory
+
+
+class Encoder(nn.Module):
+    """Stages of one small residual block and a halving."""
+
+    def __init__(self, config: ActorCriticConfig, image_channels: int) -> None:
+        super().__init__()
+        layers: list[nn.Module] = [conv3x3(image_channels, config.channels[0])]
+        for c_in, c_out in zip([config.channels[0], *config.channels[:-1]], config.channels, strict=True):
+            layers += [SmallResBlock(c_in, c_out), nn.MaxPool2d(2)]
+        self.encoder = nn.Sequential(*layers)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(n, c, h, w) in [-1, 1] -> (n, features)."""
+        return self.encoder(x).flatten(1)
+
+
+class ActorCritic(nn.Module):
+    """A recurrent policy and its value."""
+
+    def __init__(self, config: ActorCriticConfig, num_actions: int, frame_shape: tuple[int, int, int]) -> None:
+        super().__init__()
+        self.config = config
+        self.num_actions = num_actions
+        c, h, w = frame_shape
+        halvings = len(config.channels)
+        if min(h, w) < 2**halvings:
+            raise ValueError(f"{halvings} stages need images of at least {2**halvings} pixels, got {h}x{w}")
+        self.encoder = Encoder(config, c)
+        self.lstm = nn.LSTMCell(config.channels[-1] * (h >> halvings) * (w >> halvings), config.lstm_dim)
+        self.critic_linear = zeroed(nn.Linear(config.lstm_dim, 1))
+        self.actor_linear = zeroed(nn.Linear(config.lstm_dim, num_actions))
+        init_lstm(self.lstm)
+
+    def forward(self, frames: Tensor, memory: Memory) -> Prediction:
+        """frames (n, c, h, w) in [-1, 1] -> logits, values and the new memory."""
+        hx, cx = self.lstm(self.encoder(frames), memory)
+        # the memory stays float32 under autocast: rounding would pile up over an episode
+        memory = hx.float(), cx.float()
+        return Prediction(self.actor_linear(hx).float(), self.critic_linear(hx).squeeze(1).float(), memory)
+
+    def initial_memory(self, n: int) -> Memory:
+        """A fresh memory for n worlds."""
+        weight = self.lstm.weight_hh
+        return weight.new_zeros(n, self.config.lstm_dim), weight.new_zeros(n, self.config.lstm_dim)

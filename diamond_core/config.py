@@ -1,0 +1,346 @@
+"""Every number of the method, as frozen dataclasses; three presets at the end. Source: SPEC 2 to 7.
+
+The defaults are the paper's. A preset is a value, made by `dataclasses.replace`; nothing is changed in place.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
+
+
+@dataclass(frozen=True)
+class DenoiserConfig:
+    """The network that draws the next frame, and its preconditioning (SPEC 2)."""
+
+    num_conditioning_frames: int = 4
+    """How many past frames and actions the next frame depends on (k)."""
+    cond_channels: int = 256
+    """Width of the conditioning vector; must divide by the number of conditioning frames."""
+    channels: tuple[int, ...] = (64, 64, 64, 64)
+    """Width of each resolution of the U-Net."""
+    depths: tuple[int, ...] = (2, 2, 2, 2)
+    """Residual blocks of each resolution."""
+    attention: tuple[bool, ...] = (False, False, False, False)
+    """Self-attention in each resolution's residual blocks."""
+    sigma_data: float = 0.5
+    """Standard deviation of the frames."""
+    sigma_offset_noise: float = 0.3
+    """Standard deviation of the noise that is constant over a channel."""
+
+
+@dataclass(frozen=True)
+class SamplerConfig:
+    """How a frame is drawn: the Karras schedule and the solver (SPEC 3)."""
+
+    num_steps: int = 3
+    """Denoising steps, 1 to 50."""
+    sigma_min: float = 2e-3
+    """Last noise level before 0."""
+    sigma_max: float = 5.0
+    """First noise level."""
+    rho: float = 7.0
+    """Curvature of the schedule."""
+    order: Literal[1, 2] = 1
+    """1 = Euler, 2 = Heun."""
+    s_churn: float = 0.0
+    """Amount of noise that is put back at each step."""
+    s_tmin: float = 0.0
+    """Lowest noise level that is churned."""
+    s_tmax: float = float("inf")
+    """Highest noise level that is churned."""
+    s_noise: float = 1.0
+    """Scale of the churned noise."""
+
+
+@dataclass(frozen=True)
+class RewardEndConfig:
+    """The recurrent model of rewards and episode ends (SPEC 4)."""
+
+    cond_channels: int = 128
+    """Width of the action embedding."""
+    channels: tuple[int, ...] = (32, 32, 32, 32)
+    """Width of each resolution of the encoder."""
+    depths: tuple[int, ...] = (2, 2, 2, 2)
+    """Residual blocks of each resolution."""
+    attention: tuple[bool, ...] = (False, False, False, False)
+    """Self-attention in each resolution's residual blocks."""
+    lstm_dim: int = 512
+    """Width of the memory."""
+
+
+@dataclass(frozen=True)
+class ActorCriticConfig:
+    """The policy and value network (SPEC 5)."""
+
+    channels: tuple[int, ...] = (32, 32, 64, 64)
+    """Width of each stage; a stage halves the image."""
+    lstm_dim: int = 512
+    """Width of the memory."""
+
+
+@dataclass(frozen=True)
+class AgentConfig:
+    """Everything a checkpoint needs to know of its three networks besides the number of actions."""
+
+    image_channels: int = 3
+    """3 = colour, 1 = grey."""
+    image_size: tuple[int, int] = (64, 64)
+    """Height and width of a frame."""
+    denoiser: DenoiserConfig = field(default_factory=DenoiserConfig)
+    sampler: SamplerConfig = field(default_factory=SamplerConfig)
+    reward_end: RewardEndConfig = field(default_factory=RewardEndConfig)
+    actor_critic: ActorCriticConfig = field(default_factory=ActorCriticConfig)
+
+    @property
+    def frame_shape(self) -> tuple[int, int, int]:
+        """(c, h, w) of one frame."""
+        return (self.image_channels, *self.image_size)
+
+
+@dataclass(frozen=True)
+class DenoisingConfig:
+    """The denoiser's training objective (SPEC 2)."""
+
+    log_sigma_mean: float = -0.4
+    """Mean of ln sigma."""
+    log_sigma_std: float = 1.2
+    """Standard deviation of ln sigma."""
+    sigma_min: float = 2e-3
+    """Lowest noise level trained on."""
+    sigma_max: float = 20.0
+    """Highest noise level trained on."""
+    num_autoregressive_steps: int = 1
+    """Further loss terms that are conditioned on the model's own frames (n)."""
+    motion_weight: float = 0.0
+    """A pixel that moves within the segment counts 1 + this many times; 0 is the paper's plain mean."""
+
+
+@dataclass(frozen=True)
+class ReturnsConfig:
+    """The actor-critic's objective (SPEC 5)."""
+
+    gamma: float = 0.985
+    """Discount."""
+    lambda_: float = 0.95
+    """Weight of the longer returns."""
+    value_weight: float = 1.0
+    """Weight of the value's squared error. In very small networks a full weight drowns the policy's gradient."""
+    entropy_weight: float = 0.001
+    """Weight of the policy's entropy."""
+    rollout_length: int = 15
+    """Steps between two updates; gradients are cut there, the memory is carried on."""
+
+
+@dataclass(frozen=True)
+class ImaginationConfig:
+    """The dream as a training ground (SPEC 6). As many worlds as the actor-critic's batch size."""
+
+    horizon: int = 15
+    """Steps after which a dream is reset."""
+
+
+@dataclass(frozen=True)
+class LearnerConfig:
+    """How one model is updated (SPEC 7)."""
+
+    first_updates: int = 10_000
+    """Updates in the first epoch that trains this model."""
+    updates: int = 400
+    """Updates in each later epoch."""
+    first_epoch: int = 1
+    """The epoch in which training of this model begins."""
+    last_epoch: int | None = None
+    """The epoch in which it ends; none = the last one."""
+    batch_size: int = 32
+    """Segments (or imagined worlds) a batch, over all processes together."""
+    accumulation: int = 1
+    """Batches whose gradients are added up before an update."""
+    learning_rate: float = 1e-4
+    warmup: int = 100
+    """Updates over which the learning rate rises from 0; constant afterwards."""
+    weight_decay: float = 0.01
+    """Not on biases, norms and embeddings."""
+    epsilon: float = 1e-8
+    """AdamW's epsilon."""
+    max_gradient_norm: float = 1.0
+    ema_decay: float = 0.0
+    """Exponential moving average of the weights, which is what a checkpoint then holds; 0 = off."""
+
+    def updates_in(self, epoch: int) -> int:
+        """Updates in an epoch, counted from 1."""
+        if epoch < self.first_epoch or (self.last_epoch is not None and epoch > self.last_epoch):
+            return 0
+        return self.first_updates if epoch == self.first_epoch else self.updates
+
+
+@dataclass(frozen=True)
+class CollectionConfig:
+    """How the agent gathers experience while it trains (SPEC 7)."""
+
+    num_envs: int = 1
+    first_policy: Literal["agent", "random", "sticky", "mix"] = "agent"
+    """Who plays in the first collection; later ones are always the agent's."""
+    epsilon: float = 0.01
+    """Chance that a step's actions are random; one coin for all environments."""
+    first_min_steps: int = 5_000
+    """Steps before the first update."""
+    first_max_steps: int = 10_000
+    """The first collection goes on up to here while rewards are rare."""
+    first_min_rare_rewards: int = 10
+    """Rewards of all kinds but the most frequent that the first collection waits for."""
+    steps: int = 100
+    """Steps in each later epoch."""
+    total_steps: int = 100_000
+    """Steps after which collection stops."""
+
+
+@dataclass(frozen=True)
+class EvaluationConfig:
+    """How often and how long the agent plays the real game to be judged (SPEC 7)."""
+
+    every: int = 10
+    """Epochs between two evaluations; 0 = never."""
+    episodes: int = 4
+    final_episodes: int = 100
+    """Episodes after the last epoch; 0 = no final evaluation."""
+    num_envs: int = 4
+    max_steps: int = 27_000
+    """Steps after which an evaluation episode is cut off (108,000 emulator frames)."""
+
+
+@dataclass(frozen=True)
+class RuntimeConfig:
+    """How the arithmetic is done; `auto` looks at the device."""
+
+    device: str = "auto"
+    """cpu, cuda, cuda:1, mps or auto."""
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    """Precision of autocast in training and imagination."""
+    channels_last: Literal["auto", "on", "off"] = "auto"
+    compile: Literal["auto", "on", "off"] = "auto"
+    """torch.compile of the three networks."""
+    threads: int = 0
+    """CPU threads of training; 0 = one a core."""
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """One training run."""
+
+    game: str = "Pong"
+    """An ALE game, `gym:ID` or `toy`."""
+    preset: Literal["paper", "playground", "tiny"] = "paper"
+    """Where the other numbers came from."""
+    seed: int = 0
+    agent: AgentConfig = field(default_factory=AgentConfig)
+    dataset: str | None = None
+    """Train on this dataset and collect nothing."""
+    holdout: int = 0
+    """Newest episodes of that dataset which are never trained on, so that fidelity can be judged on them."""
+    initial: str | None = None
+    """A checkpoint to start from."""
+    initial_models: tuple[Literal["denoiser", "reward_end", "actor_critic"], ...] = (
+        "denoiser", "reward_end", "actor_critic")
+    """Which models are taken from `initial`; layers that fit only partly are an error."""
+    model_free: bool = False
+    """Train the actor-critic on the real environment, with no world model."""
+    life_loss_ends: bool = True
+    """A lost life ends an episode in training (never in evaluation)."""
+    collection: CollectionConfig = field(default_factory=CollectionConfig)
+    sampling_weights: tuple[float, ...] | None = (0.1, 0.1, 0.1, 0.7)
+    """Weights of the groups of episodes, oldest first; none = by length."""
+    denoising: DenoisingConfig = field(default_factory=DenoisingConfig)
+    reward_segment: int = 19
+    """Steps in a segment of the reward model: 4 to burn in, 15 as long as a dream."""
+    returns: ReturnsConfig = field(default_factory=ReturnsConfig)
+    imagination: ImaginationConfig = field(default_factory=ImaginationConfig)
+    denoiser: LearnerConfig = field(default_factory=LearnerConfig)
+    reward_end: LearnerConfig = field(default_factory=lambda: LearnerConfig(max_gradient_norm=100.0))
+    actor_critic: LearnerConfig = field(default_factory=lambda: LearnerConfig(
+        first_updates=5_000, weight_decay=0.0, max_gradient_norm=100.0))
+    final_epochs: int = 50
+    """Epochs after the last collection."""
+    evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
+    runtime: RuntimeConfig = field(default_factory=RuntimeConfig)
+    save_every: float = 120.0
+    """Seconds between two saves of the whole training state."""
+    keep_checkpoints: int = 20
+    """Saved moments of the agent that are kept, one an epoch at most; older ones are thinned out."""
+
+    @property
+    def segment_length(self) -> int:
+        """Frames in a denoiser segment: the context, the next frame and the autoregressive ones."""
+        return self.agent.denoiser.num_conditioning_frames + 1 + self.denoising.num_autoregressive_steps
+
+    @property
+    def is_static(self) -> bool:
+        """Whether nothing is collected after the first collection."""
+        return self.dataset is not None or self.collection.steps == 0
+
+
+def paper(game: str) -> TrainConfig:
+    """Exactly SPEC 7."""
+    return TrainConfig(game, "paper", runtime=RuntimeConfig(precision="float32"))
+
+
+def playground(game: str) -> TrainConfig:
+    """A world worth playing on a modest machine: mixed play first, then the world, then the agent in it.
+
+    A smaller network, a higher learning rate, weights averaged, and a loss in which what moves counts: a plain mean
+    over pixels forgets the ball.
+    """
+    def learner(**numbers: Any) -> LearnerConfig:
+        return LearnerConfig(first_updates=500, updates=500, learning_rate=3e-4, ema_decay=0.998, **numbers)
+
+    return TrainConfig(
+        game, "playground",
+        agent=AgentConfig(
+            denoiser=DenoiserConfig(channels=(32, 32, 64, 64), depths=(1, 1, 1, 1)),
+            reward_end=RewardEndConfig(channels=(16, 16, 32, 32), depths=(1, 1, 1, 1), lstm_dim=256),
+            actor_critic=ActorCriticConfig(lstm_dim=256)),
+        collection=CollectionConfig(num_envs=16, first_policy="mix", first_min_steps=50_000, first_max_steps=50_000,
+                                    steps=0),
+        sampling_weights=None,
+        denoising=DenoisingConfig(motion_weight=30.0),
+        denoiser=learner(last_epoch=40),
+        reward_end=replace(learner(max_gradient_norm=100.0, last_epoch=40), first_updates=100, updates=100),
+        actor_critic=replace(learner(weight_decay=0.0, max_gradient_norm=100.0, first_epoch=41), first_updates=200,
+                             updates=200),
+        final_epochs=60,
+        evaluation=EvaluationConfig(every=5, final_episodes=20))
+
+
+def tiny(game: str) -> TrainConfig:
+    """All parts of the pipeline in about a minute on two cores: the toy game, or a first look at another one."""
+    toy = game == "toy"
+    channels, flat = ((16, 32), (False, False)) if toy else ((16, 16, 32), (False,) * 3)
+    return TrainConfig(
+        game, "tiny",
+        agent=AgentConfig(
+            image_size=(8, 8) if toy else (64, 64),
+            denoiser=DenoiserConfig(cond_channels=64, channels=channels, depths=(1,) * len(flat), attention=flat),
+            reward_end=RewardEndConfig(cond_channels=32, channels=channels, depths=(1,) * len(flat), attention=flat,
+                                       lstm_dim=32),
+            actor_critic=ActorCriticConfig(channels=(16, 32) if toy else (16, 16, 32, 32), lstm_dim=32)),
+        collection=CollectionConfig(num_envs=8, first_policy="mix", first_min_steps=4_000, first_max_steps=4_000,
+                                    steps=400, total_steps=4_400),
+        sampling_weights=None,
+        denoising=DenoisingConfig(motion_weight=10.0),
+        returns=ReturnsConfig(value_weight=0.05),
+        denoiser=LearnerConfig(first_updates=450 if toy else 60, updates=30 if toy else 5,
+                               batch_size=32 if toy else 8, learning_rate=1e-3, ema_decay=0.98),
+        reward_end=LearnerConfig(first_updates=200 if toy else 15, updates=25 if toy else 2,
+                                 batch_size=16 if toy else 4, learning_rate=1e-3, max_gradient_norm=100.0),
+        actor_critic=LearnerConfig(first_updates=50 if toy else 2, updates=35 if toy else 1,
+                                   batch_size=32 if toy else 8, learning_rate=4e-3, warmup=10, weight_decay=0.0,
+                                   max_gradient_norm=100.0),
+        final_epochs=1,
+        evaluation=EvaluationConfig(every=0, final_episodes=40 if toy else 2, max_steps=1_000),
+        # networks this small gain nothing from bfloat16, and lose by sharing their work among threads
+        runtime=RuntimeConfig(precision="float32", threads=1 if toy else 0))
+
+
+PRESETS: dict[str, Callable[[str], TrainConfig]] = {"paper": paper, "playground": playground, "tiny": tiny}
+"""Name -> the numbers for a game."""

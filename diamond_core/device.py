@@ -1,0 +1,70 @@
+"""What the machine can do: the device, its precision, and the settings that suit it."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from diamond_core.config import RuntimeConfig
+
+
+@dataclass(frozen=True)
+class Runtime:
+    """`RuntimeConfig` with every `auto` decided."""
+
+    device: torch.device
+    dtype: torch.dtype
+    channels_last: bool
+    compile: bool
+
+    def autocast(self) -> AbstractContextManager[None]:
+        """The precision of the networks, as a context."""
+        if self.dtype == torch.float32:
+            return nullcontext()
+        return torch.autocast(self.device.type, dtype=self.dtype)
+
+    def place(self, model: nn.Module) -> nn.Module:
+        """Moves a model to the device and into its memory format, in place."""
+        placed = model.to(self.device)
+        # torch's own annotation of `to` forgets the memory format
+        return placed.to(memory_format=torch.channels_last) if self.channels_last else placed  # type: ignore[call-overload]
+
+
+def resolve(config: RuntimeConfig = RuntimeConfig()) -> Runtime:
+    """Looks at the machine. Raises ValueError for a device that is unknown or not there."""
+    device = find_device(config.device)
+    fast = has_bfloat16(device)
+    dtype = {"float32": torch.float32, "bfloat16": torch.bfloat16,
+             "auto": torch.bfloat16 if fast else torch.float32}[config.precision]
+    # Compiling takes most of a minute on a CPU and needs a C++ compiler there: only when asked for
+    compiles = {"on": True, "off": False, "auto": device.type == "cuda"}[config.compile]
+    channels_last = {"on": True, "off": False, "auto": device.type != "mps"}[config.channels_last]
+    return Runtime(device, dtype, channels_last, compiles)
+
+
+def find_device(name: str) -> torch.device:
+    """`auto` is the best there is; any other name must exist."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else
+                            "mps" if torch.backends.mps.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise ValueError(f"unknown device '{name}': use auto, cpu, cuda, cuda:N or mps") from error
+    there = {"cpu": True, "cuda": torch.cuda.is_available() and (device.index or 0) < torch.cuda.device_count(),
+             "mps": torch.backends.mps.is_available()}.get(device.type, False)
+    if not there:
+        raise ValueError(f"device '{name}' is not on this machine: use auto or cpu")
+    return device
+
+
+def has_bfloat16(device: torch.device) -> bool:
+    """Whether the device multiplies bfloat16 matrices faster than float32 ones."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported()
+    # torch 2.6 has no public question for this; a build without the private one runs in float32
+    ask = getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)
+    return device.type == "cpu" and bool(ask())

@@ -1,0 +1,57 @@
+"""Play: every real environment as n worlds that are stepped together, found by the name of its game.
+
+Our own. 'Pong' is Atari, 'gym:CartPole-v1' is Gymnasium, 'toy' is Catch; all of them are a `VectorEnv`.
+"""
+
+from __future__ import annotations
+
+from diamond_core.envs import atari, gym, toy
+from diamond_core.envs.atari import AtariVector, Emulator, Tick, Trail, list_games
+from diamond_core.envs.gym import GymVector
+from diamond_core.envs.toy import ToyVector
+from diamond_core.types import VectorEnv
+
+__all__ = [
+    "AtariVector",
+    "Emulator",
+    "GymVector",
+    "Tick",
+    "ToyVector",
+    "Trail",
+    "action_names",
+    "list_games",
+    "make_env",
+]
+
+
+def make_env(
+    game: str,
+    num_envs: int = 1,
+    *,
+    life_loss_ends: bool = False,
+    image_size: tuple[int, int] = (64, 64),
+    frame_skip: int = 4,
+    noop_max: int = 30,
+    max_frames: int = 108_000,
+) -> VectorEnv:
+    """n worlds of 'toy', 'gym:ENV_ID' or an Atari game; only image_size matters to the first two."""
+    if game == "toy":
+        return ToyVector(num_envs, image_size=image_size)
+    if game.startswith("gym:"):
+        return GymVector(game[4:], num_envs, image_size=image_size)
+    return AtariVector(
+        game,
+        num_envs,
+        life_loss_ends=life_loss_ends,
+        image_size=image_size,
+        frame_skip=frame_skip,
+        noop_max=noop_max,
+        max_frames=max_frames,
+    )
+
+
+def action_names(game: str) -> list[str]:
+    """What each action of a game is called, by its number."""
+    if game == "toy":
+        return list(toy.ACTIONS)
+    return list(gym.action_names(game[4:]) if game.startswith("gym:") else atari.action_names(game))

@@ -1,0 +1,18 @@
+"""Judge: the agent by its returns in the real game, the world by its fidelity to it."""
+
+from diamond_core.evaluation.fidelity import FidelityReport, evaluate_fidelity
+from diamond_core.evaluation.returns import EpisodeResults, human_normalised, play_episodes, reference
+from diamond_core.evaluation.scores import Aggregate, Score, aggregate, read_scores
+
+__all__ = [
+    "Aggregate",
+    "EpisodeResults",
+    "FidelityReport",
+    "Score",
+    "aggregate",
+    "evaluate_fidelity",
+    "human_normalised",
+    "play_episodes",
+    "read_scores",
+    "reference",
+]

@@ -1,0 +1,1 @@
+"""Parts without opinions: convolutions, norms, attention, residual blocks and the U-Net."""

@@ -1,0 +1,132 @@
+"""Which segments a training step sees, as a pure function of (seed, step), and batches prepared ahead of the learner.
+
+Source: SPEC 7, "Batches".
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+
+import numpy as np
+
+from diamond_core.replay.dataset import Dataset
+from diamond_core.replay.segment import collate
+from diamond_core.types import Batch
+
+BY_AGE = (0.1, 0.1, 0.1, 0.7)
+
+
+class SegmentSampler:
+    """Draws batches of segments; the same seed, step and episodes give the same batch."""
+
+    def __init__(
+        self,
+        dataset: Dataset,
+        length: int,
+        batch_size: int,
+        *,
+        weights: Sequence[float] | None = BY_AGE,
+        past_end: bool,
+        seed: int,
+        rank: int = 0,
+        world_size: int = 1,
+    ) -> None:
+        """Segments of `length` steps, which may run past an episode's end where `past_end` says so.
+
+        `weights` are the odds of the age groups, oldest first; None draws episodes by their length. Of the
+        batch that all processes draw alike, rows rank, rank + world_size, ... are built.
+        """
+        if not 0 <= rank < world_size <= batch_size:
+            raise ValueError(f"expected 0 <= rank < world_size <= batch_size, got {rank}, {world_size}, {batch_size}")
+        self.dataset, self.length, self.batch_size = dataset, length, batch_size
+        self.weights, self.past_end, self.seed = weights, past_end, seed
+        self.rows = slice(rank, None, world_size)
+
+    def batch(self, step: int) -> Batch:
+        """(b, length) segments for this training step."""
+        episodes, starts = self.draw(step)
+        windows = zip(episodes[self.rows], starts[self.rows], strict=True)
+        return collate([(self.dataset[int(episode)], int(start)) for episode, start in windows], self.length)
+
+    def draw(self, step: int) -> tuple[np.ndarray, np.ndarray]:
+        """(batch_size,) episode indices and (batch_size,) starts, for all processes alike."""
+        lengths = self.dataset.lengths
+        if not len(lengths):
+            raise ValueError("expected a dataset with episodes, got an empty one; collect first")
+        rng = np.random.default_rng(np.random.SeedSequence([self.seed, step]))
+        which, when, where = rng.random((3, self.batch_size))
+        episodes = _pick(which, _odds(lengths, self.weights))
+        totals = lengths[episodes]
+        steps, shifts = _below(when, totals), _below(where, self.length)
+        if self.past_end:
+            return episodes, steps - shifts
+        return episodes, np.minimum(totals, steps + 1 + shifts) - self.length
+
+
+def _odds(lengths: np.ndarray, weights: Sequence[float] | None) -> np.ndarray:
+    """(n,) how likely each episode is: its group's weight shared equally inside the group, or its length."""
+    if weights is None or len(lengths) < len(weights):
+        return lengths
+    size = len(lengths) // len(weights)
+    sizes = [size] * (len(weights) - 1) + [len(lengths) - size * (len(weights) - 1)]
+    return np.repeat(np.divide(weights, sizes), sizes)
+
+
+def _pick(uniform: np.ndarray, odds: np.ndarray) -> np.ndarray:
+    """Uniform numbers in [0, 1) -> indices into `odds`, each as often as it says."""
+    edges = np.cumsum(odds, dtype=np.float64)
+    return np.asarray(np.searchsorted(edges / edges[-1], uniform, side="right"))
+
+
+def _below(uniform: np.ndarray, bound: np.ndarray | int) -> np.ndarray:
+    """Uniform numbers in [0, 1) -> integers in [0, bound); one rule for every draw, the same in every numpy."""
+    return (uniform * bound).astype(np.int64)
+
+
+class Prefetcher:
+    """Iterates over make(start), ..., make(stop - 1) in order, while one thread works `depth` steps ahead.
+
+    What `make` raises comes out at its step and ends the iteration. Close it, or leave its `with`, to stop early.
+    """
+
+    def __init__(self, make: Callable[[int], Batch], start: int, stop: int, depth: int = 3) -> None:
+        if depth < 1:
+            raise ValueError(f"expected a depth of 1 or more, got {depth}; 2 to 4 is enough")
+        self._make, self._steps = make, iter(range(start, stop))
+        self._pool = ThreadPoolExecutor(1, "prefetch")
+        self._ahead: deque[Future[Batch]] = deque()
+        for _ in range(depth):
+            self._order()
+
+    def _order(self) -> None:
+        step = next(self._steps, None)
+        if step is not None:
+            self._ahead.append(self._pool.submit(self._make, step))
+
+    def __iter__(self) -> Iterator[Batch]:
+        return self
+
+    def __next__(self) -> Batch:
+        if not self._ahead:
+            self.close()
+            raise StopIteration
+        future = self._ahead.popleft()
+        self._order()
+        try:
+            return future.result()
+        except BaseException:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        """Ends the thread, after the batch that it has begun."""
+        self._ahead.clear()
+        self._pool.shutdown(cancel_futures=True)
+
+    def __enter__(self) -> Prefetcher:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()

@@ -1,0 +1,1 @@
+"""Repeat: collect, learn, evaluate, save; the epoch as prose."""

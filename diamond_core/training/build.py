@@ -1,0 +1,81 @@
+"""From a configuration to what a training run is made of: learners, data and players."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from torch import nn
+
+from diamond_core.agent.actor_critic import ActorCritic
+from diamond_core.agent.losses import actor_critic_loss
+from diamond_core.agent.policies import MIXED, STICKY, AgentPolicy, RandomPolicy
+from diamond_core.config import CollectionConfig, TrainConfig
+from diamond_core.device import Runtime
+from diamond_core.replay import Dataset, DatasetInfo
+from diamond_core.training.agent import Agent
+from diamond_core.training.checkpoint import CheckpointError
+from diamond_core.training.learner import Learner, Loss
+from diamond_core.training.library import load
+from diamond_core.training.run import Run
+from diamond_core.types import KeptPolicy
+from diamond_core.world.denoiser import denoising_loss
+from diamond_core.world.reward_end import reward_end_loss
+
+MODELS = ("denoiser", "reward_end", "actor_critic")
+
+
+def learners_of(config: TrainConfig, names: list[str], runtime: Runtime, world_size: int) -> dict[str, Learner]:
+    """One learner a model, by name; weights are fresh, or those of the initial checkpoint."""
+    agent = Agent.from_config(config.agent, len(names))
+    if config.initial is not None:
+        take_weights(agent, load(config.initial, "cpu"), config, names)
+    runtime.place(agent)
+    losses: dict[str, Loss] = {
+        "denoiser": lambda model, batch: denoising_loss(model, batch, config.denoising),  # type: ignore[arg-type]
+        "reward_end": lambda model, batch: reward_end_loss(model, batch),  # type: ignore[arg-type]
+        "actor_critic": lambda model, rollouts: actor_critic_loss(rollouts.next(model), config.returns)}
+    learners = {name: Learner(getattr(agent, name), losses[name], getattr(config, name), runtime, world_size)
+                for name in MODELS}
+    if runtime.compile:
+        for learner in learners.values():
+            for model in {learner.model, learner.averaged}:
+                compile_parts(model)
+    return learners
+
+
+def take_weights(agent: Agent, source: Agent, config: TrainConfig, names: list[str]) -> None:
+    """Copies the chosen models from another agent. Raises CheckpointError where game or sizes do not fit."""
+    if source.card is not None and list(source.card.action_names) != list(names):
+        raise CheckpointError(f"{config.initial} was trained on {source.card.game} with actions "
+                              f"{source.card.action_names}, this run's are {names}: use a checkpoint of the same game")
+    for name in config.initial_models:
+        try:
+            getattr(agent, name).load_state_dict(getattr(source, name).state_dict())
+        except RuntimeError as error:
+            reason = "; ".join(line.strip() for line in str(error).splitlines()[1:3])
+            raise CheckpointError(f"{name} of {config.initial} does not fit this run's network: {reason}") from error
+
+
+def compile_parts(model: nn.Module) -> None:
+    """Compiles what is called with the same shapes again and again, in place."""
+    for name in ("inner_model", "encoder"):
+        if hasattr(model, name):
+            getattr(model, name).compile()
+
+
+def dataset_of(config: TrainConfig, run: Run, names: list[str]) -> Dataset:
+    """The run's own dataset, or the static one without what is held out; in RAM only for model-free training."""
+    info = DatasetInfo(config.game, tuple(names), config.agent.frame_shape)
+    if config.dataset is None:
+        return Dataset(None if config.model_free else run.dataset, info)
+    dataset = Dataset.open(Path(config.dataset), info)
+    return dataset.split(slice(-config.holdout, None))[0] if config.holdout else dataset
+
+
+def player_of(name: str, config: CollectionConfig, actor_critic: ActorCritic, runtime: Runtime, num_actions: int,
+              seed: int) -> KeptPolicy:
+    """Who plays in a collection."""
+    if name == "agent":
+        return AgentPolicy(actor_critic, runtime, config.num_envs, seed, config.epsilon)
+    sticks = {"random": (0.0,), "sticky": STICKY, "mix": MIXED}[name]
+    return RandomPolicy(num_actions, config.num_envs, seed, sticks)

@@ -1,0 +1,234 @@
+"""Checkpoints: one folder with weights, a card and starting frames; the published ones are read too. Source: SPEC 9.
+
+A checkpoint folder holds `weights.safetensors` (keys as published), `card.json` (everything else about it, with the
+weights' SHA-256) and `starts.safetensors` (real frames from which dreams begin). Nothing is ever unpickled as code.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+import pickle
+import shutil
+import tempfile
+import warnings
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import cattrs
+import torch
+from cattrs.preconf.json import make_converter
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from diamond_core.config import ActorCriticConfig, AgentConfig, DenoiserConfig, RewardEndConfig
+from diamond_core.training.agent import PUBLISHED_NAMES, Agent
+
+FORMAT = 1
+WEIGHTS, CARD, STARTS = "weights.safetensors", "card.json", "starts.safetensors"
+CONVERTER = make_converter(forbid_extra_keys=True)
+# JSON has no infinity: other programs read cards too
+CONVERTER.register_unstructure_hook(float, lambda x: x if math.isfinite(x) else str(x))
+
+
+class CheckpointError(ValueError):
+    """A checkpoint that cannot be used; the message says what was expected, what came and what to do."""
+
+
+@dataclass(frozen=True)
+class Card:
+    """What a checkpoint says of itself."""
+
+    game: str
+    action_names: list[str]
+    config: AgentConfig
+    format: int = FORMAT
+    sha256: str = ""
+    """Of the weights file."""
+    training: dict[str, Any] = field(default_factory=dict)
+    """How it was made."""
+    metrics: dict[str, Any] = field(default_factory=dict)
+    """What was measured."""
+
+
+def save_checkpoint(folder: str | Path, agent: Agent, card: Card, starts: dict[str, Tensor] | None = None,
+                    dtype: torch.dtype = torch.float32) -> Path:
+    """Writes a new checkpoint folder, whole or not at all. Raises CheckpointError if something stands there."""
+    folder = Path(folder)
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise CheckpointError(f"{folder} is not empty: choose another folder or remove it first")
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+    try:
+        weights = {key: p.detach().to("cpu", dtype).contiguous() for key, p in agent.published_state_dict().items()}
+        save_file(weights, temporary / WEIGHTS)
+        card = Card(**{**vars(card), "sha256": sha256_of(temporary / WEIGHTS)})
+        (temporary / CARD).write_text(json.dumps(CONVERTER.unstructure(card), indent=2) + "\n")
+        if starts is not None:
+            save_file({name: x.cpu().contiguous() for name, x in starts.items()}, temporary / STARTS)
+        temporary.chmod(0o755)
+        if folder.exists():
+            folder.rmdir()
+        os.replace(temporary, folder)
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
+    return folder
+
+
+def load_checkpoint(folder: Path, device: torch.device | str = "cpu") -> Agent:
+    """Reads a checkpoint folder, checking weights against the card. Raises CheckpointError."""
+    card = read_card(folder)
+    weights = read_weights(folder / WEIGHTS)
+    if sha256_of(folder / WEIGHTS) != card.sha256:
+        raise CheckpointError(f"{folder / WEIGHTS} does not match the SHA-256 on its card: it was changed or damaged; "
+                              "fetch the folder again")
+    agent = build(card.config, len(card.action_names), weights, str(folder), device)
+    agent.card = card
+    if (folder / STARTS).exists():
+        agent.starts = read_weights(folder / STARTS)
+    return agent
+
+
+def read_card(folder: Path) -> Card:
+    """The card of a checkpoint folder."""
+    path = folder / CARD
+    if not path.is_file():
+        raise CheckpointError(f"{folder} is not a checkpoint: it has no {CARD}; published .pt files are read by "
+                              "`diamond import`")
+    try:
+        content = json.loads(path.read_text())
+        if content.get("format") != FORMAT:
+            raise CheckpointError(f"{path} has format {content.get('format')}, this program reads {FORMAT}")
+        return CONVERTER.structure(content, Card)
+    except (json.JSONDecodeError, UnicodeDecodeError, AttributeError) as error:
+        raise CheckpointError(f"{path} is not a card: {error}") from error
+    except cattrs.BaseValidationError as error:
+        raise CheckpointError(f"{path} is not a card: {'; '.join(cattrs.transform_error(error)[:3])}") from error
+
+
+def read_weights(path: Path) -> dict[str, Tensor]:
+    """The tensors of a safetensors file, or of a torch file that holds nothing but tensors."""
+    if not path.is_file():
+        raise CheckpointError(f"{path} is missing")
+    try:
+        if path.suffix == ".safetensors":
+            return load_file(path)
+        with warnings.catch_warnings():
+            # foreign files make torch warn of their pickle protocol before it refuses them
+            warnings.simplefilter("ignore")
+            content = torch.load(path, map_location="cpu", weights_only=True)
+    except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise CheckpointError(f"{path} is damaged or holds something other than weights: {reason}") from error
+    if not isinstance(content, dict) or not all(isinstance(x, Tensor) for x in content.values()):
+        raise CheckpointError(f"{path} is not a state dict: expected tensors by name")
+    return content
+
+
+def build(config: AgentConfig, num_actions: int, weights: dict[str, Tensor], source: str,
+          device: torch.device | str = "cpu") -> Agent:
+    """An agent with these weights. Raises CheckpointError naming missing, unexpected and wrongly shaped keys."""
+    agent = Agent.from_config(config, num_actions)
+    ours = agent.published_state_dict()
+    problems = [(f"missing {key}", key not in weights) for key in ours]
+    problems += [(f"unexpected {key}", key not in ours) for key in weights]
+    problems += [(f"{key} is {list(weights[key].shape)}, expected {list(ours[key].shape)}",
+                  weights[key].shape != ours[key].shape) for key in ours if key in weights]
+    found = [text for text, is_wrong in problems if is_wrong]
+    if found:
+        more = f" and {len(found) - 5} more" if len(found) > 5 else ""
+        raise CheckpointError(f"{source} does not fit: {'; '.join(found[:5])}{more}")
+    with torch.no_grad():
+        for key, p in ours.items():
+            p.copy_(weights[key])
+    return agent.to(device).eval()
+
+
+def config_of(weights: dict[str, Tensor]) -> tuple[AgentConfig, int]:
+    """Layer sizes and the number of actions, read from published tensors. Raises CheckpointError."""
+    try:
+        return _config_of(weights)
+    except (KeyError, IndexError) as error:
+        raise CheckpointError(f"these are not DIAMOND weights: no {error}; expected names that begin with "
+                              f"{', '.join(PUBLISHED_NAMES.values())}") from error
+
+
+def _config_of(w: dict[str, Tensor]) -> tuple[AgentConfig, int]:
+    inner = "denoiser.inner_model"
+    num_actions, action_dim = w[f"{inner}.act_emb.0.weight"].shape
+    cond = 2 * w[f"{inner}.noise_emb.weight"].shape[1]
+    channels, depths, attention = levels_of(w, f"{inner}.unet.d_blocks")
+    denoiser = DenoiserConfig(cond // action_dim, cond, channels, depths, attention)
+
+    channels, depths, attention = levels_of(w, "rew_end_model.encoder.blocks")
+    dim = w["rew_end_model.lstm.weight_hh_l0"].shape[1]
+    # the last entry is the pair of blocks at the bottom
+    reward_end = RewardEndConfig(w["rew_end_model.act_emb.weight"].shape[1], channels[:-1], depths[:-1],
+                                 attention[:-1], dim)
+    area = w["rew_end_model.lstm.weight_ih_l0"].shape[1] // channels[-1]
+    side = math.isqrt(area) * 2 ** (len(channels) - 2)
+
+    stages: list[int] = []
+    while (key := f"actor_critic.encoder.encoder.{2 * len(stages) + 1}.f.2.weight") in w:
+        stages.append(w[key].shape[0])
+    actor_critic = ActorCriticConfig(tuple(stages), w["actor_critic.lstm.weight_hh"].shape[1])
+    image_channels = w[f"{inner}.conv_out.weight"].shape[0]
+    return AgentConfig(image_channels, (side, side), denoiser, reward_end=reward_end, actor_critic=actor_critic), \
+        num_actions
+
+
+def levels_of(w: dict[str, Tensor], prefix: str) -> tuple[tuple[int, ...], tuple[int, ...], tuple[bool, ...]]:
+    """Channels, depths and attention of the levels under `prefix`."""
+    channels: list[int] = []
+    depths: list[int] = []
+    attention: list[bool] = []
+    while (first := f"{prefix}.{len(channels)}.resblocks.0") + ".conv1.weight" in w:
+        level = first.removesuffix(".0")
+        channels.append(w[f"{first}.conv1.weight"].shape[0])
+        depths.append(sum(f"{level}.{i}.conv1.weight" in w for i in range(64)))
+        attention.append(f"{first}.attn.qkv_proj.weight" in w)
+    if not channels:
+        raise KeyError(f"{prefix}.0.resblocks.0.conv1.weight")
+    return tuple(channels), tuple(depths), tuple(attention)
+
+
+def import_published(source: str, game: str, action_names: list[str]) -> tuple[Agent, Card]:
+    """The agent in a published state dict: a path, or `hub:OWNER/REPOSITORY`. Raises CheckpointError."""
+    path = fetch(source.removeprefix("hub:"), game) if source.startswith("hub:") else Path(source)
+    weights = read_weights(path)
+    config, num_actions = config_of(weights)
+    if num_actions != len(action_names):
+        raise CheckpointError(f"{source} was made for {num_actions} actions, {game} has {len(action_names)}: "
+                              "name the game that it was trained on")
+    agent = build(config, num_actions, weights, source)
+    return agent, Card(game, action_names, config, training={"imported_from": source})
+
+
+def fetch(repository: str, game: str) -> Path:
+    """Downloads a published checkpoint from the Hugging Face Hub into its cache."""
+    import logging
+
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+
+    # it reports every attempt by itself; one line at the end is enough
+    logging.getLogger("huggingface_hub").setLevel(logging.CRITICAL)
+
+    name = f"atari_100k/models/{game}.pt"
+    try:
+        return Path(hf_hub_download(repository, name))
+    except (HfHubHTTPError, LocalEntryNotFoundError, ValueError, OSError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise CheckpointError(f"{name} could not be had from {repository} on the Hub: {reason}") from error
+
+
+def sha256_of(path: Path) -> str:
+    """Of a file's bytes, in hex."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest() if hasattr(hashlib, "file_digest") else \
+            hashlib.sha256(file.read()).hexdigest()

@@ -1,0 +1,153 @@
+"""A run's folder: its configuration, its whole state, its saved moments, its data and its metrics.
+
+    config.json  state.pt  metrics.jsonl  tensorboard/  dataset/  checkpoints/epoch_0001/ ...
+
+`state.pt` is replaced in one step, a moment appears in one step: a killed process leaves the one before.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import pickle
+import shutil
+from pathlib import Path
+from typing import Any
+
+import cattrs
+import torch
+from filelock import FileLock, Timeout
+
+from diamond_core.config import TrainConfig
+from diamond_core.training.checkpoint import CONVERTER
+
+MAY_CHANGE = ("runtime", "save_every", "keep_checkpoints")
+"""Settings that do not change what is learned, so that a resumed run may differ in them."""
+
+
+class RunError(ValueError):
+    """A run folder that cannot be used."""
+
+
+class Run:
+    """The folder of one training run."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.state_path = folder / "state.pt"
+        self.checkpoints = folder / "checkpoints"
+        self.dataset = folder / "dataset"
+        self._config_path = folder / "config.json"
+
+    @property
+    def exists(self) -> bool:
+        """Whether a run was ever begun here."""
+        return self._config_path.exists()
+
+    def begin(self, config: TrainConfig) -> None:
+        """Creates the folder, or checks that it belongs to the same configuration. Raises RunError."""
+        if self.exists:
+            check_same(self.config(), config, self.folder)
+            return
+        if self.folder.exists() and (not self.folder.is_dir() or any(p.name != ".lock" for p in self.folder.iterdir())):
+            raise RunError(f"{self.folder} is not empty and holds no run: choose another folder or remove it first")
+        self.folder.mkdir(parents=True, exist_ok=True)
+        write_atomically(self._config_path, json.dumps(CONVERTER.unstructure(config), indent=2).encode() + b"\n")
+
+    def config(self) -> TrainConfig:
+        """The configuration that the run was begun with."""
+        try:
+            return CONVERTER.structure(json.loads(self._config_path.read_text()), TrainConfig)
+        except FileNotFoundError:
+            raise RunError(f"{self.folder} holds no run: expected {self._config_path.name}; begin one without --resume"
+                           ) from None
+        except (json.JSONDecodeError, cattrs.BaseValidationError) as error:
+            raise RunError(f"{self._config_path} is damaged: restore it or begin another run") from error
+
+    def lock(self) -> FileLock:
+        """Held while a process trains here. Raises RunError if another one does."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(self.folder / ".lock")
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            raise RunError(f"{self.folder} is being trained by another process: wait for it or stop it") from None
+        return lock
+
+    def save_state(self, state: dict[str, Any]) -> None:
+        """Replaces the whole state in one step."""
+        temporary = self.state_path.with_suffix(".tmp")
+        try:
+            with temporary.open("wb") as file:
+                torch.save(state, file)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(temporary, self.state_path)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
+
+    def load_state(self) -> dict[str, Any] | None:
+        """The newest whole state, or None if none was saved yet."""
+        if not self.state_path.exists():
+            return None
+        try:
+            return torch.load(self.state_path, map_location="cpu", weights_only=True)
+        except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
+            raise RunError(f"{self.state_path} is damaged: remove it to begin this run anew") from error
+
+    def moment(self, epoch: int) -> Path:
+        """The folder of the agent as it was after an epoch."""
+        return self.checkpoints / f"epoch_{epoch:04d}"
+
+    @staticmethod
+    def discard(folder: Path) -> None:
+        """Removes a moment, if it is there; under another name first, so that no reader finds half of it."""
+        if folder.exists():
+            gone = folder.with_name(f".{folder.name}.gone")
+            os.replace(folder, gone)
+            shutil.rmtree(gone)
+
+    def moments(self) -> list[Path]:
+        """All saved moments, oldest first."""
+        return sorted(self.checkpoints.glob("epoch_*")) if self.checkpoints.is_dir() else []
+
+    def thin_out(self, keep: int) -> None:
+        """Removes moments until `keep` are left: first and last stay, the densest stretch loses one."""
+        moments = self.moments()
+        while len(moments) > max(2, keep):
+            epochs = [int(m.name.removeprefix("epoch_")) for m in moments]
+            gaps = [epochs[i + 1] - epochs[i - 1] for i in range(1, len(epochs) - 1)]
+            self.discard(moments.pop(1 + gaps.index(min(gaps))))
+
+
+def check_same(old: TrainConfig, new: TrainConfig, folder: Path) -> None:
+    """Raises RunError naming the first settings in which the two differ."""
+    free = {name: getattr(new, name) for name in MAY_CHANGE}
+    ours, theirs = flat(dataclasses.replace(old, **free)), flat(new)
+    differences = [f"{name} is {x} there, {theirs[name]} here" for name, x in ours.items() if x != theirs[name]]
+    if differences:
+        raise RunError(f"{folder} holds a run of another configuration ({'; '.join(differences[:3])}): "
+                       "choose another folder, or --resume to go on as it was begun")
+
+
+def flat(config: Any, prefix: str = "") -> dict[str, Any]:
+    """Nested dataclasses as dotted names and values."""
+    values: dict[str, Any] = {}
+    for f in dataclasses.fields(config):
+        value = getattr(config, f.name)
+        name = prefix + f.name
+        values.update(flat(value, name + ".") if dataclasses.is_dataclass(value) else {name: value})
+    return values
+
+
+def write_atomically(path: Path, data: bytes) -> None:
+    """Under a temporary name first, so that a reader never sees half of it."""
+    temporary = path.with_name(f".{path.name}.tmp")
+    try:
+        temporary.write_bytes(data)
+        os.replace(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise

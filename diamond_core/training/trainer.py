@@ -1,0 +1,366 @@
+"""The epoch as prose: collect, learn three models, evaluate, save; stopped and resumed equals never stopped.
+
+Source: SPEC 7. Every random number is drawn from a seed made of (seed, epoch, phase, step), so the state of a run is
+its position, its weights and optimizers, its data and where its worlds stand; no generator is ever saved.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from diamond_core.agent.actor_critic import ActorCritic
+from diamond_core.agent.policies import AgentPolicy
+from diamond_core.agent.rollout import Rollouts
+from diamond_core.config import LearnerConfig, TrainConfig
+from diamond_core.device import resolve
+from diamond_core.envs import action_names, make_env
+from diamond_core.evaluation.returns import human_normalised, play_episodes
+from diamond_core.replay import Prefetcher, SegmentSampler
+from diamond_core.training.agent import Agent
+from diamond_core.training.build import MODELS, dataset_of, learners_of, player_of
+from diamond_core.training.checkpoint import Card, save_checkpoint
+from diamond_core.training.collect import Collector
+from diamond_core.training.distributed import Processes
+from diamond_core.training.metrics import Metrics
+from diamond_core.training.progress import Bar, Pace, Position
+from diamond_core.training.run import Run
+from diamond_core.types import Batch, VectorEnv
+from diamond_core.world.dream import World
+from diamond_core.world.imagination import ImaginedEnv
+
+PHASES = ("collect", *MODELS, "evaluate")
+LOG_EVERY = 50
+"""Updates whose numbers are averaged into one line of metrics."""
+NUM_STARTS = 64
+"""Starting points that a checkpoint carries."""
+
+
+class StopRequested(Exception):
+    """Somebody wants the training to stop; everything was saved."""
+
+
+class Trainer:
+    """One training run, from its configuration or from its saved state to its last epoch."""
+
+    def __init__(self, config: TrainConfig, run: Run, processes: Processes = Processes(),
+                 should_stop: Callable[[], bool] = lambda: False) -> None:
+        self.config, self.run_folder, self.processes, self.should_stop = config, run, processes, should_stop
+        self.runtime = resolve(config.runtime)
+        self.action_names = action_names(config.game)
+        self.position = Position()
+        self.last_epoch = config.final_epochs if config.is_static or config.model_free else None
+        self.seconds = 0.0
+        self.scores: dict[str, Any] = {}
+        self._state = run.load_state()
+        self.pace = Pace()
+        self.metrics = Metrics(run.folder, writes=processes.is_main)
+        torch.manual_seed(self._seed("weights"))
+        self.learners = learners_of(config, self.action_names, self.runtime, processes.world_size)
+        self.shown = Agent(config.agent, *(self.learners[name].averaged for name in MODELS))  # type: ignore[arg-type]
+        # one process makes the folder and rolls it back, the others read what they find then
+        if processes.is_main:
+            self.dataset = dataset_of(config, run, self.action_names)
+            self._roll_back_data()
+        processes.barrier()
+        if not processes.is_main:
+            self.dataset = dataset_of(config, run, self.action_names)
+        self.collector: Collector | None = None
+        self.rollouts: Rollouts | None = None
+        self._clock = self._saved_at = time.perf_counter()
+        self._moment_at = -float("inf")
+        self._restore()
+
+    def run(self) -> bool:
+        """Trains to the end; False if it was asked to stop before. Either way everything is saved."""
+        try:
+            while self.last_epoch is None or self.position.epoch <= self.last_epoch:
+                self.epoch()
+            return True
+        except StopRequested:
+            return False
+        finally:
+            self.metrics.close()
+
+    def epoch(self) -> None:
+        """One epoch, from wherever in it the run stands."""
+        for phase in range(self.position.phase, len(PHASES)):
+            self.position.phase = phase
+            getattr(self, f"_{PHASES[phase]}")()
+            self.position.step = 0
+        self.position = Position(self.position.epoch + 1)
+        is_last = self.last_epoch is not None and self.position.epoch > self.last_epoch
+        if is_last or time.perf_counter() - self._moment_at > self.config.save_every:
+            self._save_moment(self.position.epoch - 1)
+        self._save_if_due(force=is_last)
+
+    # the phases
+
+    def _collect(self) -> None:
+        c, epoch = self.config.collection, self.position.epoch
+        if self.config.dataset is not None or self.config.model_free or (self.last_epoch is not None and epoch > 1):
+            return
+        started = time.perf_counter()
+        if self.processes.is_main:
+            first = c.first_policy if epoch == 1 else "agent"
+            if self.collector is None or (epoch == 2 and c.first_policy != "agent"):
+                self.collector = self._make_collector(first)
+            with self._bar("collect", c.first_min_steps if epoch == 1 else c.steps) as bar:
+                if epoch == 1:
+                    self._collect_first(bar)
+                else:
+                    self.collector.collect(c.steps, bar.advance)
+        self.processes.barrier()
+        if not self.processes.is_main:
+            self.dataset.refresh()
+        self.metrics.write(epoch, "collect", epoch=epoch, steps=self.dataset.num_steps,
+                           episodes=self.dataset.num_episodes, rewards=self.dataset.counts_rewards().tolist(),
+                           seconds=time.perf_counter() - started)
+        if self.last_epoch is None and self.dataset.num_steps >= c.total_steps:
+            self.last_epoch = epoch + self.config.final_epochs
+
+    def _collect_first(self, bar: Bar) -> None:
+        """At least the minimum, then on while rewards are rare, up to the maximum."""
+        c, collector = self.config.collection, self.collector
+        assert collector is not None
+        collector.collect(c.first_min_steps, bar.advance)
+        while self.dataset.num_steps < c.first_max_steps and self._rare_rewards() < c.first_min_rare_rewards:
+            collector.collect(100, bar.advance)
+
+    def _rare_rewards(self) -> int:
+        """Rewards of all kinds but the most frequent one."""
+        counts = self.dataset.counts_rewards()
+        return int(counts.sum() - counts.max())
+
+    def _denoiser(self) -> None:
+        if not self.config.model_free:
+            self._learn_from_segments("denoiser", self.config.segment_length, past_end=False)
+
+    def _reward_end(self) -> None:
+        if not self.config.model_free:
+            self._learn_from_segments("reward_end", self.config.reward_segment, past_end=True)
+
+    def _learn_from_segments(self, name: str, length: int, past_end: bool) -> None:
+        learner = self.learners[name]
+        sampler = self._sampler(name, length, learner.config.batch_size, past_end)
+        per_update = learner.config.accumulation
+        start = learner.num_updates * per_update
+        left = self._updates(name) - self.position.step
+        with Prefetcher(lambda i: self._on_device(sampler.batch(i)), start, start + left * per_update) as batches:
+            self._updating(name, batches)
+
+    def _actor_critic(self) -> None:
+        updates = self._updates("actor_critic")
+        if updates == 0:
+            return
+        if self.rollouts is None:
+            self.rollouts = Rollouts(self._practice_env(), self.config.returns.rollout_length, self.runtime)
+            seed = self._seed("practice", self.position.epoch)
+            self.rollouts.begin(self.learners["actor_critic"].model, seed)  # type: ignore[arg-type]
+        rollouts = self.rollouts
+        self._updating("actor_critic", iter(lambda: rollouts, None))
+        if not self.config.model_free:
+            # next epoch dreams with newer weights and newer data
+            self.rollouts = None
+
+    def _updating(self, name: str, batches: Any) -> None:
+        """The updates of one phase, from the position on."""
+        learner, epoch, updates = self.learners[name], self.position.epoch, self._updates(name)
+        if updates == 0:
+            return
+        with self._bar(name, updates) as bar:
+            for step in range(self.position.step, updates):
+                torch.manual_seed(self._seed(name, learner.num_updates))
+                self.metrics.add(learner.update(batches))
+                self.position.step = step + 1
+                note = ""
+                if (step + 1) % LOG_EVERY == 0 or step + 1 == updates:
+                    means = self.metrics.mean()
+                    note = f"loss {means['loss']:.4g}"
+                    self.metrics.write(learner.num_updates, name, epoch=epoch, updates=learner.num_updates, **means,
+                                       update_seconds=self.pace.seconds.get(name))
+                bar.advance(1, note)
+                self._save_if_due()
+
+    def _evaluate(self) -> None:
+        e, epoch = self.config.evaluation, self.position.epoch
+        is_last = epoch == self.last_epoch
+        regular = e.every > 0 and epoch % e.every == 0 and self.learners["actor_critic"].num_updates > 0
+        episodes = e.final_episodes if is_last else e.episodes if regular else 0
+        if episodes == 0 or not self.processes.is_main:
+            self.processes.barrier()
+            return
+        started = time.perf_counter()
+        n = min(e.num_envs, episodes)
+        env = make_env(self.config.game, n, life_loss_ends=False, image_size=self.config.agent.image_size)
+        policy = AgentPolicy(self._actor(), self.runtime, n, self._seed("evaluate", epoch))
+        with self._bar("evaluate", episodes) as bar:
+            results = play_episodes(env, policy, episodes, self._seed("episodes", epoch), e.max_steps,
+                                    watch=lambda *_: bar.advance())
+        env.close()
+        score = float(np.mean(results.returns))
+        self.scores = {"score": score, "episodes": episodes, "epoch": epoch, "returns": list(results.returns)}
+        normalised = human_normalised(self.config.game, score)
+        if normalised is not None:
+            self.scores["human_normalised_score"] = normalised
+        self.metrics.write(epoch, "evaluate", epoch=epoch, score=score, episodes=episodes,
+                           length=float(np.mean(results.lengths)), seconds=time.perf_counter() - started)
+        self.processes.barrier()
+
+    # what the phases need
+
+    def _make_collector(self, policy: str) -> Collector:
+        c = self.config.collection
+        env = make_env(self.config.game, c.num_envs, life_loss_ends=self.config.life_loss_ends,
+                       image_size=self.config.agent.image_size)
+        info: dict[str, str | int | float] = {"game": self.config.game, "policy": policy}
+        self._player = policy
+        player = player_of(policy, c, self._actor(), self.runtime, env.num_actions, self._seed(policy))
+        return Collector(env, player, self.dataset, self._seed("collect"), info)
+
+    def _practice_env(self) -> VectorEnv:
+        """Where the actor-critic learns: the dream, or the real game in model-free training."""
+        c = self.config
+        n = self.processes.share(c.actor_critic.batch_size)
+        if c.model_free:
+            return make_env(c.game, n, life_loss_ends=c.life_loss_ends, image_size=c.agent.image_size)
+        k = c.agent.denoiser.num_conditioning_frames
+        sampler = self._sampler("starts", k, c.actor_critic.batch_size, past_end=False)
+        world = World(self.shown.denoiser, self.shown.reward_end, c.agent.sampler, self.runtime)
+        first = self.position.epoch << 20
+
+        def starts(draw: int) -> tuple[Tensor, Tensor]:
+            batch = sampler.batch(first + draw)
+            return batch.frames, batch.actions
+
+        return ImaginedEnv(world, starts, n, c.imagination.horizon)
+
+    def _sampler(self, name: str, length: int, batch_size: int, past_end: bool) -> SegmentSampler:
+        return SegmentSampler(self.dataset, length, batch_size, weights=self.config.sampling_weights, past_end=past_end,
+                              seed=self._seed(name), rank=self.processes.rank, world_size=self.processes.world_size)
+
+    def _on_device(self, batch: Batch) -> Batch:
+        return batch.map(lambda x: x.to(self.runtime.device, non_blocking=True))
+
+    def _actor(self) -> ActorCritic:
+        return self.shown.actor_critic
+
+    def _updates(self, name: str) -> int:
+        config: LearnerConfig = getattr(self.config, name)
+        return config.updates_in(self.position.epoch)
+
+    def _seed(self, *what: str | int) -> int:
+        """A 31-bit seed for one use; alike in all processes except for the noise of updates."""
+        words = [w if isinstance(w, int) else int.from_bytes(w.encode(), "little") for w in what]
+        rank = self.processes.rank if what[0] in MODELS and len(what) > 1 else 0
+        return int(np.random.SeedSequence([self.config.seed, rank, *words]).generate_state(1)[0] >> 1)
+
+    def _bar(self, kind: str, total: int) -> Bar:
+        later = self._units_after_this_phase()
+        position, epochs = self.position, self.last_epoch or self._expected_epochs()
+        label = f"epoch {position.epoch}/{epochs} {kind.replace('_', ' ')}"
+
+        def left() -> dict[str, int]:
+            units = dict(later)
+            units[kind] = units.get(kind, 0) + total - position.step
+            return units
+
+        return Bar(label, total, position.step, self.pace, kind, left, shown=self.processes.is_main)
+
+    def _units_after_this_phase(self) -> dict[str, int]:
+        """Updates that the rest of the run holds behind the present phase."""
+        units: dict[str, int] = {}
+        for name in MODELS if not self.config.model_free else ("actor_critic",):
+            config: LearnerConfig = getattr(self.config, name)
+            first = self.position.epoch + (PHASES.index(name) <= self.position.phase)
+            last = self.last_epoch or self._expected_epochs()
+            units[name] = sum(config.updates_in(epoch) for epoch in range(first, last + 1))
+        return units
+
+    def _expected_epochs(self) -> int:
+        c = self.config.collection
+        missing = max(0, c.total_steps - max(self.dataset.num_steps, c.first_min_steps))
+        collects_now = self.position.epoch > 1 and PHASES[self.position.phase] == "collect"
+        return self.position.epoch - collects_now + -(-missing // max(1, c.steps)) + self.config.final_epochs
+
+    # what is kept
+
+    def _save_if_due(self, force: bool = False) -> None:
+        """Saves the whole state now and then, and at once when asked to stop: the only place where that is read."""
+        stop = self.processes.agree(self.should_stop())
+        due = time.perf_counter() - self._saved_at > self.config.save_every
+        if not (force or stop or self.processes.agree(due and self.processes.is_main)):
+            return
+        states = self.processes.gather(None if self.rollouts is None else self.rollouts.state_dict())
+        now = time.perf_counter()
+        self.seconds += now - self._clock
+        self._clock = self._saved_at = now
+        if self.processes.is_main:
+            self.run_folder.save_state({
+                "position": asdict(self.position), "last_epoch": self.last_epoch, "seconds": self.seconds,
+                "scores": self.scores, "pace": dict(self.pace.seconds), "metrics": self.metrics.state_dict(),
+                "learners": {name: learner.state_dict() for name, learner in self.learners.items()},
+                "episodes": self.dataset.lengths.tolist(), "rollouts": states,
+                "collector": None if self.collector is None else
+                {"player": self._player, **self.collector.state_dict()}})
+        if stop:
+            # whoever stops wants to see how far it came; the end of the epoch replaces this moment
+            self._save_moment(self.position.epoch)
+            raise StopRequested
+
+    def _roll_back_data(self) -> None:
+        """Makes the run's own dataset what it was when the state was saved."""
+        if self.config.dataset is None and not self.config.model_free:
+            self.dataset.rollback([] if self._state is None else self._state["episodes"])
+
+    def _restore(self) -> None:
+        """Goes back to the saved state, if there is one; whatever was written since is forgotten."""
+        state = self._state
+        if state is None:
+            self.metrics.load_state_dict({"size": 0, "sums": {}, "count": 0})
+            return
+        self.position, self.last_epoch = Position(**state["position"]), state["last_epoch"]
+        self.seconds, self.scores, self.pace.seconds = state["seconds"], state["scores"], state["pace"]
+        self.metrics.load_state_dict(state["metrics"])
+        for name, learner in self.learners.items():
+            learner.load_state_dict(state["learners"][name])
+        if state["collector"] is not None and self.processes.is_main:
+            self.collector = self._make_collector(state["collector"]["player"])
+            self.collector.load_state_dict(state["collector"])
+        mine = self.processes.rank
+        if mine < len(state["rollouts"]) == self.processes.world_size and state["rollouts"][mine] is not None:
+            self.rollouts = Rollouts(self._practice_env(), self.config.returns.rollout_length, self.runtime)
+            self.rollouts.load_state_dict(state["rollouts"][mine])
+        self._state = None
+
+    def _save_moment(self, epoch: int) -> None:
+        """The agent as it is now, in a folder of its own."""
+        self._moment_at = time.perf_counter()
+        if not self.processes.is_main:
+            return
+        folder = self.run_folder.moment(epoch)
+        self.run_folder.discard(folder)
+        training = {"preset": self.config.preset, "seed": self.config.seed, "epoch": epoch,
+                    "steps": self.dataset.num_steps, "episodes": self.dataset.num_episodes,
+                    "updates": {name: learner.num_updates for name, learner in self.learners.items()},
+                    "seconds": round(self.seconds + time.perf_counter() - self._clock), "torch": torch.__version__}
+        card = Card(self.config.game, list(self.action_names), self.config.agent, training=training,
+                    metrics={"returns": self.scores} if self.scores else {})
+        save_checkpoint(folder, self.shown, card, self._starts())
+        self.run_folder.thin_out(self.config.keep_checkpoints)
+
+    def _starts(self) -> dict[str, Tensor] | None:
+        """Frames and actions from the data, from which a dream can begin."""
+        if self.config.model_free:
+            return None
+        k = self.config.agent.denoiser.num_conditioning_frames
+        sampler = SegmentSampler(self.dataset, k, 4 * NUM_STARTS, weights=None, past_end=False, seed=self.config.seed)
+        batch = sampler.batch(0)
+        whole = batch.mask.all(dim=1).nonzero()[:NUM_STARTS, 0]
+        return {"frames": batch.frames[whole], "actions": batch.actions[whole]}

@@ -1,0 +1,131 @@
+"""The denoiser: a U-Net that draws the next frame from noise, past frames and past actions. Source: SPEC 2."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from diamond_core.config import DenoiserConfig, DenoisingConfig
+from diamond_core.diffusion.noise import training_sigmas
+from diamond_core.diffusion.precondition import Conditioners, conditioners, per_image
+from diamond_core.nn.blocks import FourierFeatures, GroupNorm, conv3x3
+from diamond_core.nn.unet import UNet
+from diamond_core.pixels import quantize, to_unit
+from diamond_core.types import Batch
+
+
+class InnerModel(nn.Module):
+    """F: the network inside the preconditioning."""
+
+    def __init__(self, config: DenoiserConfig, num_actions: int, image_channels: int) -> None:
+        super().__init__()
+        k, cond = config.num_conditioning_frames, config.cond_channels
+        if cond % k or cond % 2:
+            raise ValueError(f"cond_channels must be even and divide by the {k} conditioning frames, got {cond}")
+        self.noise_emb = FourierFeatures(cond)
+        self.act_emb = nn.Sequential(nn.Embedding(num_actions, cond // k), nn.Flatten())
+        self.cond_proj = nn.Sequential(nn.Linear(cond, cond), nn.SiLU(), nn.Linear(cond, cond))
+        self.conv_in = conv3x3((k + 1) * image_channels, config.channels[0])
+        self.unet = UNet(config.channels, config.depths, cond, config.attention)
+        self.norm_out = GroupNorm(config.channels[0])
+        self.conv_out = conv3x3(config.channels[0], image_channels)
+        nn.init.zeros_(self.conv_out.weight)
+
+    def forward(self, noisy: Tensor, c_noise: Tensor, frames: Tensor, actions: Tensor) -> Tensor:
+        """noisy (b, c, h, w), c_noise (b,), frames (b, k*c, h, w), actions (b, k) -> (b, c, h, w)."""
+        cond = self.cond_proj(self.noise_emb(c_noise) + self.act_emb(actions))
+        x = self.conv_in(torch.cat([frames, noisy], dim=1))
+        x = self.unet(x, cond)
+        return self.conv_out(F.silu(self.norm_out(x)))
+
+
+class DenoisingNoise(NamedTuple):
+    """The random numbers of one term of the training loss."""
+
+    log_sigma: Tensor
+    """(b,) standard normal."""
+    offset: Tensor
+    """(b, c, 1, 1) standard normal."""
+    pixels: Tensor
+    """(b, c, h, w) standard normal."""
+
+
+class Denoiser(nn.Module):
+    """D: the preconditioned, clamped and quantised denoiser."""
+
+    def __init__(self, config: DenoiserConfig, num_actions: int, image_channels: int = 3) -> None:
+        super().__init__()
+        self.config = config
+        self.num_actions = num_actions
+        self.inner_model = InnerModel(config, num_actions, image_channels)
+
+    def conditioners(self, sigma: Tensor) -> Conditioners:
+        """The preconditioning scalars of sigma (b,)."""
+        return conditioners(sigma, self.config.sigma_data, self.config.sigma_offset_noise)
+
+    def model_output(self, x: Tensor, c: Conditioners, frames: Tensor, actions: Tensor) -> Tensor:
+        """F at a noisy image x (b, c, h, w), with past frames (b, k, c, h, w) in [-1, 1] and actions (b, k)."""
+        past = frames.flatten(1, 2) / self.config.sigma_data
+        return self.inner_model(x * per_image(c.c_in), c.c_noise, past, actions).float()
+
+    def forward(self, x: Tensor, sigma: Tensor, frames: Tensor, actions: Tensor) -> Tensor:
+        """D(x): the clean image, quantised to byte levels. Shapes as in `model_output`; sigma (b,)."""
+        c = self.conditioners(sigma)
+        return self.wrap(x, self.model_output(x, c, frames, actions), c)
+
+    @staticmethod
+    def wrap(x: Tensor, output: Tensor, c: Conditioners) -> Tensor:
+        """c_skip x + c_out F, clamped and quantised."""
+        return quantize(per_image(c.c_skip) * x + per_image(c.c_out) * output)
+
+
+def motion_weights(frames: Tensor, weight: float, threshold: float = 0.05) -> Tensor:
+    """frames (b, t, c, h, w) in [-1, 1] -> (b, 1, h, w), mean 1: pixels that move in the segment count more.
+
+    In a plain mean over pixels a ball of a few pixels weighs nothing beside the background, and is forgotten.
+    """
+    moving = (frames.diff(dim=1).abs().amax(dim=(1, 2)) > threshold).float()
+    w = 1 + weight * F.max_pool2d(moving[:, None], kernel_size=3, stride=1, padding=1)
+    return w / w.mean(dim=(1, 2, 3), keepdim=True)
+
+
+def denoising_loss(denoiser: Denoiser, batch: Batch, config: DenoisingConfig,
+                   noise: list[DenoisingNoise] | None = None) -> tuple[Tensor, dict[str, Tensor]]:
+    """Mean denoising error of the frames behind the context; each term sees the model's own earlier frames.
+
+    batch holds k + R frames and yields R terms; `noise` fixes the random numbers of each term (for tests).
+    """
+    k = denoiser.config.num_conditioning_frames
+    frames = to_unit(batch.frames)
+    weights = motion_weights(frames, config.motion_weight) if config.motion_weight else None
+    losses = []
+    for i in range(frames.shape[1] - k):
+        target, past, actions = frames[:, k + i], frames[:, i:k + i], batch.actions[:, i:k + i]
+        z = noise[i] if noise is not None else draw_noise(target)
+        sigma = training_sigmas(z.log_sigma, config.log_sigma_mean, config.log_sigma_std, config.sigma_min,
+                                config.sigma_max)
+        noisy = target + denoiser.config.sigma_offset_noise * z.offset + per_image(sigma) * z.pixels
+        c = denoiser.conditioners(sigma)
+        output = denoiser.model_output(noisy, c, past, actions)
+        error = (output - (target - per_image(c.c_skip) * noisy) / per_image(c.c_out)) ** 2
+        losses.append(masked_mean(error if weights is None else error * weights, batch.mask[:, k + i]))
+        own = denoiser.wrap(noisy, output.detach(), c)
+        frames = torch.cat([frames[:, :k + i], own[:, None], frames[:, k + i + 1:]], dim=1)
+    loss = torch.stack(losses).mean()
+    return loss, {"loss": loss.detach()}
+
+
+def draw_noise(images: Tensor) -> DenoisingNoise:
+    """Fresh random numbers for images (b, c, h, w), from torch's generator."""
+    b, c = images.shape[:2]
+    return DenoisingNoise(torch.randn(b, device=images.device), torch.randn(b, c, 1, 1, device=images.device),
+                          torch.randn_like(images))
+
+
+def masked_mean(error: Tensor, mask: Tensor) -> Tensor:
+    """Mean of error (b, c, h, w) over the samples where mask (b,) is True; 0 if there is none."""
+    per_sample = error.mean(dim=(1, 2, 3))
+    return (per_sample * mask).sum() / mask.sum().clamp(min=1)

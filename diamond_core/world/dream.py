@@ -1,0 +1,184 @@
+"""A dream is a value, and the world a function of it. Source: SPEC 3, 4 and 6.
+
+Noise is a function of (seed, step), so the same state and actions give the same future whatever shares the batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, fields, replace
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from diamond_core.config import SamplerConfig
+from diamond_core.device import Runtime, resolve
+from diamond_core.diffusion.noise import gaussian, karras_sigmas, uniform
+from diamond_core.diffusion.sampler import check_num_steps, sample
+from diamond_core.pixels import nearest_bytes, to_unit
+from diamond_core.world.denoiser import Denoiser
+from diamond_core.world.reward_end import RewardEndModel
+
+START_STREAM, LUCK_STREAM, CHURN_STREAM = 0, 1, 2
+"""Independent uses of a state's random numbers; the i-th churn uses CHURN_STREAM + i."""
+
+
+@dataclass(frozen=True)
+class DreamState:
+    """n dreams: all that their futures depend on. Index it like a tensor; join several with `cat`."""
+
+    frames: Tensor
+    """(n, k, c, h, w) uint8, oldest first."""
+    actions: Tensor
+    """(n, k) int64: the action taken at each frame; the newest slot is filled by the next step."""
+    hx: Tensor
+    """(n, lstm_dim) float32: the reward model's memory."""
+    cx: Tensor
+    """(n, lstm_dim) float32."""
+    seeds: Tensor
+    """(n,) int64."""
+    steps: Tensor
+    """(n,) int64: age, counted from the real frames that it began with."""
+
+    def __len__(self) -> int:
+        return len(self.frames)
+
+    def __getitem__(self, index: int | slice | Tensor) -> DreamState:
+        if isinstance(index, int):
+            index = slice(index, index + 1) if index != -1 else slice(-1, None)
+        return DreamState(*(getattr(self, f.name)[index] for f in fields(self)))
+
+    @staticmethod
+    def cat(states: Iterable[DreamState]) -> DreamState:
+        """Several values as one batch."""
+        states = list(states)
+        return DreamState(*(torch.cat([getattr(s, f.name) for s in states]) for f in fields(DreamState)))
+
+    def where(self, mask: Tensor, other: DreamState) -> DreamState:
+        """This state where mask (n,) is True, `other` elsewhere."""
+        return DreamState(*(torch.where(mask.view(-1, *[1] * (a.ndim - 1)), a, b) for a, b in (
+            (getattr(self, f.name), getattr(other, f.name)) for f in fields(self))))
+
+    def to(self, device: torch.device | str) -> DreamState:
+        """The same value on another device."""
+        return DreamState(*(getattr(self, f.name).to(device) for f in fields(self)))
+
+    def tensors(self) -> dict[str, Tensor]:
+        """The value as plain tensors by name."""
+        return {f.name: getattr(self, f.name) for f in fields(self)}
+
+    def save(self, path: str | Path) -> None:
+        """Writes a small safetensors file (about 60 KB a dream)."""
+        save_file({name: x.cpu().contiguous() for name, x in self.tensors().items()}, path)
+
+    @staticmethod
+    def load(path: str | Path) -> DreamState:
+        """Reads what `save` wrote."""
+        return DreamState(**load_file(path))
+
+
+class DreamStep(NamedTuple):
+    """What one step of n dreams yields."""
+
+    state: DreamState
+    frames: Tensor
+    """(n, c, h, w) uint8: the new frame."""
+    rewards: Tensor
+    """(n,) float32: -1, 0 or 1, drawn."""
+    ends: Tensor
+    """(n,) bool, drawn."""
+    reward_probabilities: Tensor
+    """(n, 3) of -1, 0, +1."""
+    end_probabilities: Tensor
+    """(n,)."""
+
+
+class World:
+    """The learned world: a pure function of dreams and actions. Holds networks, no state."""
+
+    def __init__(self, denoiser: Denoiser, reward_end: RewardEndModel, sampler: SamplerConfig | None = None,
+                 runtime: Runtime | None = None) -> None:
+        self.denoiser = denoiser
+        self.reward_end = reward_end
+        self.runtime = runtime or resolve()
+        self.set_sampler(sampler or SamplerConfig())
+
+    def set_sampler(self, config: SamplerConfig) -> None:
+        """Changes how frames are drawn, from the next step on."""
+        check_num_steps(config.num_steps)
+        self.sampler = config
+        self.sigmas = karras_sigmas(config.num_steps, config.sigma_min, config.sigma_max, config.rho).tolist()
+
+    @property
+    def num_actions(self) -> int:
+        """Actions that the world knows."""
+        return self.denoiser.num_actions
+
+    @property
+    def num_conditioning_frames(self) -> int:
+        """k."""
+        return self.denoiser.config.num_conditioning_frames
+
+    @torch.no_grad()
+    def start(self, frames: Tensor, actions: Tensor, seeds: Tensor) -> DreamState:
+        """Dreams that go on from real frames (n, k, c, h, w) uint8 and the actions between them, (n, k - 1) or (n, k);
+        seeds (n,). The reward model's memory is burnt in on them."""
+        k, device = self.num_conditioning_frames, self.runtime.device
+        if frames.shape[1] != k or actions.shape[1] not in (k - 1, k):
+            raise ValueError(f"a dream starts from {k} frames and {k - 1} actions, got {frames.shape[1]} frames and "
+                             f"{actions.shape[1]} actions")
+        frames, actions, seeds = frames.to(device), actions.to(device), seeds.to(device)
+        between = actions[:, :k - 1]
+        n, dim = len(frames), self.reward_end.config.lstm_dim
+        hx = cx = torch.zeros(1, n, dim, device=device)
+        if k > 1:
+            x = to_unit(frames)
+            with self.runtime.autocast():
+                _, _, (hx, cx) = self.reward_end(x[:, :-1], between, x[:, 1:])
+        blank = torch.zeros(n, 1, dtype=torch.int64, device=device)
+        return DreamState(frames, torch.cat([between, blank], dim=1), hx[0].float(), cx[0].float(), seeds,
+                          torch.zeros_like(seeds))
+
+    @torch.no_grad()
+    def step(self, state: DreamState, actions: Tensor) -> DreamStep:
+        """One frame on: actions (n,) int64."""
+        actions = actions.to(state.actions.device)
+        taken = torch.cat([state.actions[:, :-1], actions[:, None]], dim=1)
+        frames = self.next_frames(state, taken)
+        rewards, ends, reward_p, end_p, (hx, cx) = self.judge(state, actions, frames)
+        after = DreamState(torch.cat([state.frames[:, 1:], frames[:, None]], dim=1),
+                           torch.cat([taken[:, 1:], taken[:, :1] * 0], dim=1), hx, cx, state.seeds, state.steps + 1)
+        return DreamStep(after, frames, rewards, ends, reward_p, end_p)
+
+    def next_frames(self, state: DreamState, actions: Tensor) -> Tensor:
+        """The sampler on the denoiser: actions (n, k) with the newest filled in -> (n, c, h, w) uint8."""
+        c, shape = self.sampler, state.frames.shape[2:]
+        draw = partial(gaussian, state.seeds, state.steps)
+        past = to_unit(state.frames)
+        with self.runtime.autocast():
+            x = sample(lambda x, sigma: self.denoiser(x, sigma, past, actions), draw(START_STREAM, shape), self.sigmas,
+                       order=c.order, s_churn=c.s_churn, s_tmin=c.s_tmin, s_tmax=c.s_tmax, s_noise=c.s_noise,
+                       noise=lambda i: draw(CHURN_STREAM + i, shape))
+        return nearest_bytes(x)
+
+    @torch.no_grad()
+    def judge(self, state: DreamState, actions: Tensor, next_frames: Tensor
+              ) -> tuple[Tensor, Tensor, Tensor, Tensor, tuple[Tensor, Tensor]]:
+        """Rewards, ends, their probabilities and the new memory of n transitions; both heads are sampled."""
+        x, y = to_unit(state.frames[:, -1:]), to_unit(next_frames[:, None])
+        with self.runtime.autocast():
+            reward_logits, end_logits, (hx, cx) = self.reward_end(
+                x, actions[:, None], y, (state.hx[None], state.cx[None]))
+        reward_p, end_p = reward_logits[:, 0].softmax(-1), end_logits[:, 0].softmax(-1)[:, 1]
+        luck = uniform(state.seeds, state.steps, LUCK_STREAM, 2)
+        rewards = (luck[:, :1] > reward_p.cumsum(-1)[:, :2]).sum(-1).float() - 1
+        return rewards, luck[:, 1] < end_p, reward_p, end_p, (hx[0].float(), cx[0].float())
+
+
+def reseeded(state: DreamState, seeds: Tensor) -> DreamState:
+    """The same dreams with other luck from here on; seeds (n,) int64."""
+    return replace(state, seeds=seeds.to(state.seeds.device))

@@ -1,0 +1,134 @@
+"""Lambda-returns against a double loop; the loss's gradients; rollouts keep what they should."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from diamond_core.agent.actor_critic import ActorCritic
+from diamond_core.agent.losses import actor_critic_loss, lambda_returns
+from diamond_core.agent.policies import AgentPolicy, RandomPolicy
+from diamond_core.agent.rollout import Rollouts
+from diamond_core.config import ActorCriticConfig, ReturnsConfig
+from diamond_core.device import resolve
+from diamond_core.envs import make_env
+from diamond_core.types import Start
+from tests.conftest import EXACT
+
+
+def returns_by_double_loop(rewards, ends, truncs, values, gamma, lambda_):
+    """The definition: a lambda-weighted mean of all n-step returns, cut at ends and truncations."""
+    n, t = rewards.shape
+    result = torch.zeros(n, t)
+    for i in range(n):
+        for start in range(t):
+            total, discount, weight = 0.0, 1.0, 1.0
+            for j in range(start, t):
+                reward = rewards[i, j].sign().item()
+                over = bool(ends[i, j] or truncs[i, j] or j == t - 1)
+                bootstrap = 0.0 if ends[i, j] else values[i, j].item()
+                total += weight * discount * reward
+                if over:
+                    total += weight * discount * gamma * bootstrap
+                    break
+                total += weight * discount * gamma * (1 - lambda_) * bootstrap
+                discount *= gamma
+                weight *= lambda_
+            result[i, start] = total
+    return result
+
+
+@pytest.mark.parametrize("gamma, lambda_", [(0.985, 0.95), (1.0, 1.0), (0.9, 0.0)])
+def test_lambda_returns_equal_the_double_loop(gamma, lambda_):
+    generator = torch.Generator().manual_seed(0)
+    rewards = torch.randn(40, 12, generator=generator) * 3
+    ends = torch.rand(40, 12, generator=generator) < 0.1
+    truncs = (torch.rand(40, 12, generator=generator) < 0.1) & ~ends
+    values = torch.randn(40, 12, generator=generator)
+    torch.testing.assert_close(lambda_returns(rewards, ends, truncs, values, gamma, lambda_),
+                               returns_by_double_loop(rewards, ends, truncs, values, gamma, lambda_))
+
+
+@pytest.fixture
+def actor_critic():
+    torch.manual_seed(1)
+    model = ActorCritic(ActorCriticConfig(channels=(8, 8), lstm_dim=16), 3, (3, 16, 16))
+    torch.nn.init.normal_(model.actor_linear.weight)
+    torch.nn.init.normal_(model.critic_linear.weight)
+    return model
+
+
+def test_rollout_shapes_gradients_and_carry(actor_critic):
+    env = make_env("toy", 4, image_size=(16, 16))
+    rollouts = Rollouts(env, 7, resolve(EXACT))
+    rollouts.begin(actor_critic, seed=0)
+    torch.manual_seed(0)
+    record = rollouts.next(actor_critic)
+    assert record.logits.shape == (4, 7, 3) and record.values.shape == record.bootstraps.shape == (4, 7)
+    assert record.values.requires_grad and not record.bootstraps.requires_grad
+    loss, numbers = actor_critic_loss(record, ReturnsConfig())
+    loss.backward()
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in actor_critic.parameters())
+    assert {"loss", "entropy"} <= numbers.keys()
+    rollouts.next(actor_critic).logits.sum().backward()  # the carry holds no graph of the first rollout
+
+
+def test_bootstraps_are_the_values_that_follow(actor_critic):
+    env = make_env("toy", 3, image_size=(16, 16))
+    rollouts = Rollouts(env, 40, resolve(EXACT))
+    rollouts.begin(actor_critic, seed=0)
+    record = rollouts.next(actor_critic)
+    going_on = ~(record.ends | record.truncs)[:, :-1]
+    assert not going_on.all(), "the toy game should have ended somewhere"
+    torch.testing.assert_close(record.bootstraps[:, :-1][going_on], record.values.detach()[:, 1:][going_on])
+    assert not torch.equal(record.bootstraps[:, :-1][~going_on], record.values.detach()[:, 1:][~going_on])
+
+
+def test_rollouts_resume_where_they_stood(actor_critic):
+    def rollouts():
+        r = Rollouts(make_env("toy", 3, image_size=(16, 16)), 10, resolve(EXACT))
+        r.begin(actor_critic, seed=5)
+        torch.manual_seed(3)
+        r.next(actor_critic)
+        return r
+
+    first, second = rollouts(), Rollouts(make_env("toy", 3, image_size=(16, 16)), 10, resolve(EXACT))
+    second.load_state_dict(first.state_dict())
+    records = []
+    for r in (first, second):
+        torch.manual_seed(4)
+        records.append(r.next(actor_critic))
+    assert all(torch.equal(x, y) for x, y in zip(vars(records[0]).values(), vars(records[1]).values(), strict=True))
+
+
+def test_memory_is_renewed_after_an_end(actor_critic):
+    env = make_env("toy", 2, image_size=(16, 16))
+    policy = AgentPolicy(actor_critic, resolve(EXACT), 2, seed=0)
+    start = env.reset(0)
+    policy.reset(start)
+    frames = start.frames
+    for _ in range(200):
+        step = env.step(policy.act(frames))
+        policy.observe(step)
+        frames = step.frames
+        assert (policy.memory[0].abs().sum(1) == 0).tolist() == step.dones.tolist()
+
+
+def test_policies_are_functions_of_their_seed():
+    frames = torch.zeros(6, 3, 16, 16, dtype=torch.uint8)
+    start = Start(frames, frames[:, None][:, :0])
+    draws = []
+    for seed in (1, 1, 2):
+        policy = RandomPolicy(3, 6, seed)
+        policy.reset(start)
+        draws.append(torch.stack([policy.act(frames) for _ in range(50)]))
+    assert torch.equal(draws[0], draws[1]) and not torch.equal(draws[0], draws[2])
+    assert all((draws[0] == a).float().mean() > 0.25 for a in range(3))
+
+
+def test_sticky_policy_repeats_itself():
+    frames = torch.zeros(2, 3, 16, 16, dtype=torch.uint8)
+    policy = RandomPolicy(3, 2, 0, sticks=(0.0, 0.9))
+    actions = torch.stack([policy.act(frames) for _ in range(400)])
+    repeats = (actions[1:] == actions[:-1]).float().mean(0)
+    assert repeats[0] < 0.45 and repeats[1] > 0.85

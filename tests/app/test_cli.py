@@ -1,0 +1,164 @@
+"""The command line: whole walks on the toy game, and one clear line with exit code 2 for every kind of bad input."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import replace
+
+import pytest
+import torch
+
+from app.cli import main
+from app.commands.train import seconds
+from diamond_core.config import LearnerConfig
+from diamond_core.training.agent import Agent
+from diamond_core.training.checkpoint import CONVERTER, Card, save_checkpoint
+from diamond_core.training.run import Run
+from tests.conftest import SMALL
+from tests.whole.test_training import CONFIG
+
+SHORT = ["--denoiser.first-updates", "2", "--denoiser.updates", "1", "--reward-end.first-updates", "2",
+         "--reward-end.updates", "1", "--actor-critic.first-updates", "1", "--actor-critic.updates", "1",
+         "--evaluation.final-episodes", "1", "--evaluation.max-steps", "20", "--collection.first-min-steps", "80",
+         "--collection.first-max-steps", "80", "--collection.steps", "0", "--runtime.device", "cpu"]
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory):
+    """A dataset, a run and two checkpoints of the toy game."""
+    folder = tmp_path_factory.mktemp("home")
+    main(["collect", "--game", "toy", "--steps", "400", "--out", str(folder / "data"), "--num-envs", "4",
+          "--image-size", "8"])
+    main(["train", "--game", "toy", "--preset", "tiny", "--run", str(folder / "run"), *SHORT])
+    torch.manual_seed(0)
+    agent = Agent.from_config(SMALL, 6)
+    pong = Card("Pong", ["NOOP", "FIRE", "RIGHT", "LEFT", "RIGHTFIRE", "LEFTFIRE"], SMALL)
+    save_checkpoint(folder / "pong", agent, pong)
+    return folder
+
+
+def fails(capsys, *args) -> str:
+    """The one line that a failing command prints."""
+    with pytest.raises(SystemExit) as stop:
+        main([str(a) for a in args])
+    out = capsys.readouterr()
+    assert stop.value.code == 2
+    assert out.err.startswith("diamond: ") and out.err.count("\n") == 1 and "Traceback" not in out.err
+    return out.err
+
+
+def test_help_needs_no_command(capsys):
+    main([])
+    assert "diamond train" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("args, words", [
+    (["dance"], "unknown command 'dance'"),
+    (["evaluate", "beauty"], "evaluate returns"),
+    (["train", "--game", "Pongg", "--preset", "tiny", "--run", "x"], "Pong"),
+    (["train", "--game", "toy", "--preset", "huge", "--run", "x"], "paper, playground, tiny"),
+    (["train", "--game", "toy", "--preset", "tiny"], "--run DIR"),
+    (["train", "--game", "toy", "--preset", "tiny", "--run", "x", "--runtime.device", "abacus"], "auto, cpu, cuda"),
+    (["train", "--game", "toy", "--preset", "tiny", "--run", "x", "--runtime.device", "cuda:7"], "not on this machine"),
+    (["train", "--game", "toy", "--preset", "tiny", "--run", "x", "--denoiser.batchsize", "3"], "batchsize"),
+    (["train", "--game", "toy", "--preset", "tiny", "--run", "x", "--seed", "many"], "many"),
+    (["train", "--game", "toy", "--preset", "tiny", "--run", "x", "--time-limit", "soon"], "45m"),
+    (["train", "--resume", "--run", "nowhere"], "holds no run"),
+    (["train", "--game", "toy", "--preset", "tiny", "--run", "x", "--init", "nothing"], "no checkpoint 'nothing'"),
+    (["train", "--game", "toy", "--preset", "tiny", "--run", "x", "--dataset", "nothing"], "nothing"),
+    (["collect", "--game", "toy", "--out", "d", "--policy", "clever"], "unknown policy 'clever'"),
+    (["collect", "--game", "toy"], "--out"),
+    (["collect", "--game", "toy", "--out", "d", "--steps", "0"], "1 or more"),
+    (["collect", "--game", "gym:Nope-v0", "--out", "d"], "Nope-v0"),
+    (["record", "nothing", "--out", "a.mp4"], "no checkpoint 'nothing'"),
+    (["import", "absent.pt", "--game", "Breakout", "--out", "b"], "absent.pt is missing"),
+    (["evaluate", "aggregate", "absent.json"], "absent.json"),
+    (["evaluate", "fidelity", "nothing", "--dataset", "d"], "no checkpoint"),
+])
+def test_bad_input_is_one_line(capsys, tmp_path, monkeypatch, args, words):
+    monkeypatch.chdir(tmp_path)
+    assert words in fails(capsys, *args)
+
+
+def test_nothing_that_existed_is_lost(capsys, home, tmp_path):
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "letter").write_text("x")
+    for args in (["collect", "--game", "toy", "--out", tmp_path / "full"],
+                 ["train", "--game", "toy", "--preset", "tiny", "--run", tmp_path / "full"],
+                 ["export", home / "run", "--out", tmp_path / "full"]):
+        assert "not empty" in fails(capsys, *args)
+    assert (tmp_path / "full" / "letter").read_text() == "x"
+    video = tmp_path / "a.gif"
+    video.write_text("mine")
+    assert "exists already" in fails(capsys, "record", home / "run", "--out", video, "--frames", 2)
+    assert video.read_text() == "mine"
+    assert "another configuration" in fails(capsys, "train", "--game", "toy", "--preset", "tiny", "--run", home / "run")
+
+
+def test_other_games_and_actions_are_refused(capsys, home, tmp_path):
+    assert "checkpoint of Pong" in fails(capsys, "collect", "--game", "toy", "--out", tmp_path / "d", "--policy",
+                                         f"agent:{home / 'pong'}")
+    assert "trained on Pong" in fails(capsys, "train", "--game", "toy", "--preset", "tiny", "--run", tmp_path / "r",
+                                      "--init", home / "pong")
+    assert "unknown policy" in fails(capsys, "record", home / "run", "--out", tmp_path / "a.gif", "--policy", "JUMP")
+    line = fails(capsys, "evaluate", "fidelity", home / "pong", "--dataset", home / "data", "--out", tmp_path / "f")
+    assert "Pong" in line and "toy" in line
+
+
+def test_corrupt_episode_is_named(capsys, home, tmp_path):
+    shutil.copytree(home / "data", tmp_path / "data")
+    victim = sorted((tmp_path / "data").glob("*.episode"))[3]
+    victim.write_bytes(victim.read_bytes()[:-7])
+    assert victim.name in fails(capsys, "train", "--game", "toy", "--preset", "tiny", "--run", tmp_path / "run",
+                                "--dataset", tmp_path / "data")
+
+
+def test_full_disk(capsys, home, tmp_path, monkeypatch):
+    def full(*args, **kwargs):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", full)
+    config = replace(CONFIG, denoiser=LearnerConfig(first_updates=1, updates=1, batch_size=2))
+    run = Run(tmp_path / "run")
+    run.begin(config)
+    assert "no space left" in fails(capsys, "train", "--run", tmp_path / "run", "--resume")
+    monkeypatch.undo()
+    assert CONVERTER.structure(json.loads((tmp_path / "run" / "config.json").read_text()), type(config)) == config
+
+
+def test_debug_shows_the_traceback():
+    with pytest.raises(ValueError, match="unknown command"):
+        main(["dance", "--debug"])
+
+
+@pytest.mark.parametrize("text, expected", [("45m", 2700), ("1h30m", 5400), ("90s", 90), ("90", 90), ("1.5h", 5400)])
+def test_times(text, expected):
+    assert seconds(text) == expected
+
+
+def test_walk(capsys, home, tmp_path, monkeypatch):
+    """Resume, export, record in all kinds, twin, evaluate, aggregate: what the README shows, on the toy game."""
+    monkeypatch.chdir(tmp_path)
+    main(["train", "--run", str(home / "run"), "--resume"])
+    assert "finished" in capsys.readouterr().out
+    main(["export", str(home / "run"), "--out", "shelf/toy"])
+    monkeypatch.setenv("DIAMOND_CHECKPOINTS", "shelf")
+    main(["games"])
+    assert "toy" in capsys.readouterr().out
+    for name in ("a.mp4", "a.gif", "a.webp", "a.png"):
+        main(["record", "toy", "--out", name, "--frames", "4", "--policy", "LEFT,0,right", "--scale", "2"])
+        assert (tmp_path / name).stat().st_size > 100
+    main(["record", "toy", "--twin", "--out", "twin.gif", "--frames", "3", "--policy", "random"])
+    main(["play", "toy", "--frames", "3"])
+    assert (tmp_path / "toy-dream.mp4").exists()
+    main(["evaluate", "returns", "toy", "--episodes", "3", "--max-steps", "30"])
+    assert "toy: score" in capsys.readouterr().out
+    main(["evaluate", "fidelity", "toy", "--dataset", str(home / "data"), "--horizons", "1", "5", "--rollouts", "4",
+          "--holdout", "5", "--out", "report"])
+    out = capsys.readouterr().out
+    assert "copy-last" in out and (tmp_path / "report" / "fidelity.png").exists()
+    score = json.loads((tmp_path / "toy-returns.json").read_text())
+    (tmp_path / "pong.json").write_text(json.dumps({**score, "game": "Pong"}))
+    main(["evaluate", "aggregate", "pong.json"])
+    assert "iqm" in capsys.readouterr().out

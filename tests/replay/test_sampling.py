@@ -1,0 +1,142 @@
+"""The sampler draws what the rule says, from (seed, step) alone; the prefetcher changes nothing but the waiting."""
+
+from __future__ import annotations
+
+import gc
+import threading
+import time
+
+import numpy as np
+import pytest
+import torch
+
+from diamond_core.replay import Dataset, Prefetcher, SegmentSampler
+
+LENGTHS = (5, 40, 10, 25, 60, 10, 30, 20, 15, 35, 50)
+
+
+@pytest.fixture
+def dataset(info, counter):
+    dataset = Dataset(None, info)
+    for length in LENGTHS:
+        dataset.add(counter(length))
+    return dataset
+
+
+def threads() -> set[threading.Thread]:
+    return {thread for thread in threading.enumerate() if thread.name.startswith("prefetch")}
+
+
+def equal(a, b) -> bool:
+    return all(torch.equal(value, getattr(b, name)) for name, value in vars(a).items())
+
+
+def frequencies(sampler: SegmentSampler, steps: int) -> np.ndarray:
+    """How often each episode is drawn."""
+    drawn = np.concatenate([sampler.draw(step)[0] for step in range(steps)])
+    return np.bincount(drawn, minlength=sampler.dataset.num_episodes) / len(drawn)
+
+
+def test_episodes_are_drawn_by_age(dataset):
+    sampler = SegmentSampler(dataset, 4, 2000, past_end=True, seed=0)
+    groups = [0.1 / 2] * 6 + [0.7 / 5] * 5
+    assert np.abs(frequencies(sampler, 50) - groups).max() < 0.005
+
+
+@pytest.mark.parametrize(("weights", "count"), [(None, 11), ((0.1, 0.1, 0.1, 0.7), 3)])
+def test_episodes_are_drawn_by_length(dataset, weights, count):
+    few, _ = dataset.split(slice(count, None))
+    sampler = SegmentSampler(few, 4, 2000, weights=weights, past_end=True, seed=0)
+    assert np.abs(frequencies(sampler, 50) - few.lengths / few.num_steps).max() < 0.005
+
+
+@pytest.mark.parametrize("past_end", [True, False])
+def test_windows_follow_the_rule(info, counter, past_end):
+    """Counts every start against the rule, worked out by enumeration of steps and shifts."""
+    total, length = 7, 4
+    dataset = Dataset(None, info)
+    dataset.add(counter(total))
+    starts = np.concatenate(
+        [SegmentSampler(dataset, length, 1000, past_end=past_end, seed=1).draw(step)[1] for step in range(100)]
+    )
+    pairs = [(t, shift) for t in range(total) for shift in range(length)]
+    rule = [t - shift if past_end else min(total, t + 1 + shift) - length for t, shift in pairs]
+    values, expected = np.unique(rule, return_counts=True)
+    found = np.array([(starts == value).mean() for value in values])
+    assert set(starts) == set(values)
+    assert np.abs(found - expected / len(pairs)).max() < 0.006
+
+
+def test_a_batch_is_a_function_of_seed_and_step(dataset):
+    def sampler(**kwargs):
+        return SegmentSampler(dataset, 6, 16, **{"past_end": False, "seed": 3} | kwargs)
+
+    first = sampler()
+    later = [first.batch(step) for step in (7, 3, 7)]
+    assert equal(later[0], later[2]) and equal(later[1], sampler().batch(3))
+    assert not equal(later[0], later[1]) and not equal(later[0], sampler(seed=4).batch(7))
+    assert later[0].frames.shape == (16, 6, 1, 2, 2) and later[0].mask.any(1).all()
+
+
+def test_ranks_share_one_batch(dataset):
+    whole = SegmentSampler(dataset, 6, 10, past_end=True, seed=3).batch(5)
+    for rank in range(3):
+        part = SegmentSampler(dataset, 6, 10, past_end=True, seed=3, rank=rank, world_size=3).batch(5)
+        assert equal(part, whole.map(lambda x, rank=rank: x[rank::3]))
+
+
+def test_wrong_ranks_and_empty_datasets_are_refused(dataset, info):
+    with pytest.raises(ValueError, match="rank < world_size"):
+        SegmentSampler(dataset, 6, 10, past_end=True, seed=3, rank=3, world_size=3)
+    with pytest.raises(ValueError, match="collect first"):
+        SegmentSampler(Dataset(None, info), 6, 10, past_end=True, seed=3).batch(0)
+
+
+def test_prefetcher_gives_the_same_batches_in_order(dataset):
+    sampler = SegmentSampler(dataset, 6, 8, past_end=True, seed=3)
+    with Prefetcher(sampler.batch, 2, 9) as ahead:
+        batches = list(ahead)
+    assert len(batches) == 7 and all(equal(batch, sampler.batch(2 + i)) for i, batch in enumerate(batches))
+    assert not threads()
+
+
+def test_prefetcher_works_ahead_but_not_too_far():
+    made = []
+    with Prefetcher(made.append, 0, 100, depth=3) as ahead:
+        next(ahead)
+        deadline = time.monotonic() + 5
+        while len(made) < 4 and time.monotonic() < deadline:
+            time.sleep(0.01)
+        time.sleep(0.05)
+        assert made == [0, 1, 2, 3]
+    assert list(Prefetcher(made.append, 3, 3)) == []
+    with pytest.raises(ValueError, match="1 or more"):
+        Prefetcher(made.append, 0, 100, depth=0)
+
+
+def test_prefetcher_passes_errors_on_at_their_step():
+    def make(step):
+        if step == 2:
+            raise KeyError("lost")
+        return step
+
+    ahead = Prefetcher(make, 0, 9)
+    assert [next(ahead), next(ahead)] == [0, 1]
+    with pytest.raises(KeyError, match="lost"):
+        next(ahead)
+    assert list(ahead) == [] and not threads()
+
+
+def test_prefetcher_ends_when_closed_or_abandoned():
+    closed = Prefetcher(lambda step: step, 0, 10**9)
+    next(closed)
+    closed.close()
+    closed.close()
+    assert list(closed) == [] and not threads()
+    abandoned = Prefetcher(lambda step: step, 0, 10**9)
+    next(abandoned)
+    del abandoned
+    gc.collect()
+    for thread in threads():
+        thread.join(5)
+    assert not threads()

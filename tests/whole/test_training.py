@@ -1,0 +1,234 @@
+"""The whole pipeline on the toy game: stopped, or killed, and resumed equals never stopped; several processes."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+from dataclasses import replace
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+import torch
+
+from diamond_core.config import CollectionConfig, EvaluationConfig, LearnerConfig, ReturnsConfig, TrainConfig
+from diamond_core.training.checkpoint import CONVERTER
+from diamond_core.training.library import load
+from diamond_core.training.run import Run, RunError
+from diamond_core.training.trainer import Trainer
+from tests.conftest import EXACT, SMALL
+
+FEW = LearnerConfig(first_updates=6, updates=4, batch_size=4, learning_rate=1e-3, ema_decay=0.9)
+CONFIG = TrainConfig(
+    "toy", "tiny", agent=SMALL, denoiser=FEW, reward_end=replace(FEW, max_gradient_norm=100.0, ema_decay=0.0),
+    actor_critic=replace(FEW, weight_decay=0.0),
+    collection=CollectionConfig(num_envs=2, first_min_steps=200, first_max_steps=300, steps=60, total_steps=320),
+    reward_segment=6, returns=ReturnsConfig(rollout_length=5), final_epochs=1,
+    evaluation=EvaluationConfig(every=2, episodes=2, final_episodes=4, num_envs=2, max_steps=60),
+    runtime=EXACT, save_every=0.0)
+
+
+def train(folder: Path, config: TrainConfig = CONFIG, stop_after: int | None = None) -> Trainer:
+    """Trains here; asked to stop at the stop_after-th chance."""
+    run = Run(folder)
+    run.begin(config)
+    chances = iter(range(10**9))
+    trainer = Trainer(config, run, should_stop=lambda: stop_after is not None and next(chances) >= stop_after)
+    assert trainer.run() is (stop_after is None)
+    return trainer
+
+
+def metrics(folder: Path) -> list[dict]:
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    return [{name: x for name, x in line.items() if not name.endswith("seconds")} for line in lines]
+
+
+@pytest.fixture(scope="module")
+def unstopped(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("runs") / "unstopped"
+    return folder, train(folder)
+
+
+def assert_same_weights(a: Path, b: Path, atol: float = 0.0) -> None:
+    ours, theirs = (load(folder, "cpu").published_state_dict() for folder in (a, b))
+    for key in ours:
+        torch.testing.assert_close(ours[key], theirs[key], atol=atol, rtol=0)
+
+
+def assert_same_up_to_rounding(a: Path, b: Path) -> None:
+    """Numbers of one process equal another's up to the last bits: on some processors kernels are chosen by address."""
+    ours, theirs = metrics(a), metrics(b)
+    assert [(line["epoch"], line["phase"]) for line in ours] == [(line["epoch"], line["phase"]) for line in theirs]
+    for line, other in zip(ours, theirs, strict=True):
+        assert line.keys() == other.keys()
+        for name, value in line.items():
+            if isinstance(value, (int, float)):
+                assert value == pytest.approx(other[name], rel=1e-4, abs=1e-6), f"{name} of {line}"
+            else:
+                assert value == other[name]
+    assert_same_weights(a, b, atol=1e-5)
+
+
+def test_a_run_leaves_what_it_should(unstopped):
+    folder, trainer = unstopped
+    assert trainer.last_epoch == 4, "200 + 60 + 60 steps, then one more epoch"
+    phases = [(line["epoch"], line["phase"]) for line in metrics(folder)]
+    assert phases == [(1, "collect"), (1, "denoiser"), (1, "reward_end"), (1, "actor_critic"),
+                      (2, "collect"), (2, "denoiser"), (2, "reward_end"), (2, "actor_critic"), (2, "evaluate"),
+                      (3, "collect"), (3, "denoiser"), (3, "reward_end"), (3, "actor_critic"),
+                      (4, "denoiser"), (4, "reward_end"), (4, "actor_critic"), (4, "evaluate")]
+    agent = load(folder, "cpu")
+    assert agent.card.training["updates"] == {"denoiser": 18, "reward_end": 18, "actor_critic": 18}
+    assert agent.card.metrics["returns"]["episodes"] == 4 and len(agent.starts["frames"]) > 0
+    assert list((folder / "tensorboard").iterdir())
+
+
+def test_stopped_and_resumed_equals_never_stopped(unstopped, tmp_path):
+    """Stops at several places, in the middle of every phase, and goes on each time."""
+    for stop_after in (3, 4, 5, 6, 8, 11):
+        train(tmp_path / "run", stop_after=stop_after)
+    trainer = train(tmp_path / "run")
+    assert metrics(tmp_path / "run") == metrics(unstopped[0])
+    assert_same_weights(tmp_path / "run", unstopped[0])
+    assert trainer.dataset.lengths.tolist() == unstopped[1].dataset.lengths.tolist()
+
+
+def test_same_seed_same_run_other_seed_other_run(unstopped, tmp_path):
+    train(tmp_path / "other", replace(CONFIG, seed=1))
+    assert metrics(tmp_path / "other") != metrics(unstopped[0])
+
+
+CHILD = """
+import json, sys
+from pathlib import Path
+from tests.whole.test_training import CONVERTER, Run, TrainConfig, Trainer
+run = Run(Path(sys.argv[1]))
+run.begin(CONVERTER.structure(json.loads(sys.argv[2]), TrainConfig))
+Trainer(run.config(), run).run()
+"""
+
+
+def child(folder: Path, config: TrainConfig = CONFIG, prefix: tuple[str, ...] = ()) -> subprocess.Popen:
+    text = json.dumps(CONVERTER.unstructure(config))
+    return subprocess.Popen([sys.executable, *prefix, "-c", CHILD, str(folder), text], stderr=subprocess.DEVNULL)
+
+
+def kill_again_and_again(folder: Path, config: TrainConfig, kills: int) -> int:
+    """Runs children and kills each at a random moment, until so many were killed or one came to the end."""
+    chance, killed = random.Random(0), 0
+    while killed < kills:
+        process = child(folder, config)
+        try:
+            process.wait(timeout=chance.uniform(2.2, 4.5))
+            break
+        except subprocess.TimeoutExpired:
+            process.send_signal(signal.SIGKILL)
+            process.wait()
+            killed += 1
+    return killed
+
+
+def test_killed_at_random_moments_loses_nothing(unstopped, tmp_path):
+    """SIGKILL, again and again; the last run ends with the metrics and weights of the one that was left alone."""
+    assert kill_again_and_again(tmp_path / "run", CONFIG, kills=2) > 0
+    train(tmp_path / "run")
+    assert_same_up_to_rounding(tmp_path / "run", unstopped[0])
+
+
+@pytest.mark.skipif("DIAMOND_LONG" not in os.environ, reason="takes a minute: DIAMOND_LONG=1 runs it")
+def test_ten_kills(tmp_path):
+    config = replace(CONFIG, final_epochs=20)
+    train(tmp_path / "unstopped", config)
+    assert kill_again_and_again(tmp_path / "run", config, kills=10) == 10
+    train(tmp_path / "run", config)
+    assert_same_up_to_rounding(tmp_path / "run", tmp_path / "unstopped")
+
+
+def test_static_dataset_initial_weights_and_holdout(unstopped, tmp_path):
+    folder, before = unstopped
+    config = replace(CONFIG, dataset=str(folder / "dataset"), holdout=2, initial=str(folder),
+                     initial_models=("denoiser",), final_epochs=2)
+    run = Run(tmp_path / "static")
+    run.begin(config)
+    trainer = Trainer(config, run)
+    assert trainer.dataset.num_episodes == before.dataset.num_episodes - 2
+    source = load(folder, "cpu")
+    assert torch.equal(trainer.learners["denoiser"].model.inner_model.conv_in.weight,
+                       source.denoiser.inner_model.conv_in.weight)
+    assert not torch.equal(trainer.learners["reward_end"].model.lstm.weight_hh_l0, source.reward_end.lstm.weight_hh_l0)
+    files = {p.name: p.stat().st_mtime_ns for p in (folder / "dataset").iterdir()}
+    assert trainer.run()
+    assert {p.name: p.stat().st_mtime_ns for p in (folder / "dataset").iterdir()} == files, "the dataset is only read"
+    assert not any(line["phase"] == "collect" for line in metrics(tmp_path / "static"))
+
+
+def test_model_free(tmp_path):
+    config = replace(CONFIG, model_free=True, final_epochs=2)
+    train(tmp_path / "stopped", config, stop_after=7)
+    stopped, whole = train(tmp_path / "stopped", config), train(tmp_path / "whole", config)
+    assert metrics(tmp_path / "stopped") == metrics(tmp_path / "whole")
+    assert {line["phase"] for line in metrics(tmp_path / "whole")} == {"actor_critic", "evaluate"}
+    assert stopped.learners["actor_critic"].num_updates == whole.learners["actor_critic"].num_updates == 10
+
+
+def test_first_collection_waits_for_rare_rewards(tmp_path):
+    config = replace(CONFIG, collection=replace(CONFIG.collection, first_min_steps=20, first_max_steps=2_000,
+                                                first_min_rare_rewards=10, steps=0), final_epochs=1)
+    trainer = train(tmp_path / "run", config)
+    counts = trainer.dataset.counts_rewards()
+    assert 10 <= counts.sum() - counts.max() < 40 and 20 < trainer.dataset.num_steps < 2_000
+
+
+def test_other_configuration_and_busy_or_foreign_folders_are_refused(unstopped, tmp_path):
+    folder, _ = unstopped
+    with pytest.raises(RunError, match=r"seed is 0 there, 5 here"):
+        Run(folder).begin(replace(CONFIG, seed=5))
+    Run(folder).begin(replace(CONFIG, runtime=replace(EXACT, device="auto")))
+    lock = Run(folder).lock()
+    with pytest.raises(RunError, match="another process"):
+        Run(folder).lock()
+    lock.release()
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "letter.txt").write_text("x")
+    with pytest.raises(RunError, match="not empty"):
+        Run(tmp_path / "mine").begin(CONFIG)
+    with pytest.raises(RunError, match="holds no run"):
+        Run(tmp_path / "nothing").config()
+
+
+def test_moments_are_thinned_out_evenly(tmp_path):
+    run = Run(tmp_path)
+    for epoch in range(1, 21):
+        run.moment(epoch).mkdir(parents=True)
+    run.thin_out(5)
+    epochs = [int(m.name.removeprefix("epoch_")) for m in run.moments()]
+    assert len(epochs) == 5 and epochs[0] == 1 and epochs[-1] == 20
+    assert max(b - a for a, b in pairwise(epochs)) <= 10
+
+
+@pytest.mark.skipif(not torch.distributed.is_available(), reason="this torch has no torch.distributed")
+def test_two_processes_train_one_agent(tmp_path):
+    """Plain torchrun on gloo: both processes take part and end with one set of weights and one run folder."""
+    script = tmp_path / "child.py"
+    script.write_text(
+        "import json, sys; from pathlib import Path\n"
+        "from tests.whole.test_training import CONVERTER, Run, TrainConfig, Trainer\n"
+        "from diamond_core.training.distributed import join, leave\n"
+        "run, p = Run(Path(sys.argv[1])), join('cpu')\n"
+        "config = CONVERTER.structure(json.loads(sys.argv[2]), TrainConfig)\n"
+        "if p.is_main: run.begin(config)\n"
+        "p.barrier()\n"
+        "t = Trainer(config, run, p); assert t.run()\n"
+        "sums = p.gather(sum(x.double().sum().item() for x in t.shown.parameters()))\n"
+        "assert sums[0] == sums[1], sums\n"
+        "leave()\n")
+    config = json.dumps(CONVERTER.unstructure(replace(CONFIG, save_every=0.5)))
+    result = subprocess.run([sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone",
+                             str(script), str(tmp_path / "run"), config], capture_output=True, text=True, timeout=120,
+                            env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2]), "OMP_NUM_THREADS": "1"})
+    assert result.returncode == 0, result.stderr[-2000:]
+    assert len(metrics(tmp_path / "run")) == 17
