@@ -52,6 +52,8 @@ class SamplerConfig:
     """Highest noise level that is churned."""
     s_noise: float = 1.0
     """Scale of the churned noise."""
+    temperature: float = 1.0
+    """Scale of the noise that a frame is drawn from: below 1 the dream is tamer, above 1 wilder; 1 is the paper's."""
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ Noise is a function of (seed, step), so the same state and actions give the same
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, fields, replace
 from functools import partial
 from pathlib import Path
@@ -154,15 +154,21 @@ class World:
                            torch.cat([taken[:, 1:], taken[:, :1] * 0], dim=1), hx, cx, state.seeds, state.steps + 1)
         return DreamStep(after, frames, rewards, ends, reward_p, end_p)
 
-    def next_frames(self, state: DreamState, actions: Tensor) -> Tensor:
-        """The sampler on the denoiser: actions (n, k) with the newest filled in -> (n, c, h, w) uint8."""
+    @torch.no_grad()
+    def next_frames(self, state: DreamState, actions: Tensor, watch: Callable[[int, Tensor], None] | None = None
+                    ) -> Tensor:
+        """The sampler on the denoiser: actions (n, k) with the newest filled in -> (n, c, h, w) uint8.
+
+        `watch` sees the clean image in [-1, 1] that each denoising step predicts.
+        """
         c, shape = self.sampler, state.frames.shape[2:]
         draw = partial(gaussian, state.seeds, state.steps)
         past = to_unit(state.frames)
         with self.runtime.autocast():
-            x = sample(lambda x, sigma: self.denoiser(x, sigma, past, actions), draw(START_STREAM, shape), self.sigmas,
-                       order=c.order, s_churn=c.s_churn, s_tmin=c.s_tmin, s_tmax=c.s_tmax, s_noise=c.s_noise,
-                       noise=lambda i: draw(CHURN_STREAM + i, shape))
+            x = sample(lambda x, sigma: self.denoiser(x, sigma, past, actions),
+                       draw(START_STREAM, shape) * c.temperature, self.sigmas, order=c.order, s_churn=c.s_churn,
+                       s_tmin=c.s_tmin, s_tmax=c.s_tmax, s_noise=c.s_noise,
+                       noise=lambda i: draw(CHURN_STREAM + i, shape), watch=watch)
         return nearest_bytes(x)
 
     @torch.no_grad()
