@@ -40,6 +40,9 @@ class SamplerConfig:
     """Last noise level before 0."""
     sigma_max: float = 5.0
     """First noise level."""
+    two_step_sigma: float = 0.3
+    """Second noise level where there are two steps; 0 = sigma_min, as the Karras schedule has it. The jump from 5 to
+    0.002 leaves what the first step guessed wrong; `diamond evaluate schedules` compares the choices."""
     rho: float = 7.0
     """Curvature of the schedule."""
     order: Literal[1, 2] = 1
@@ -159,6 +162,9 @@ class LearnerConfig:
     """Segments (or imagined worlds) a batch, over all processes together."""
     accumulation: int = 1
     """Batches whose gradients are added up before an update."""
+    event_share: float = 0.0
+    """Share of the segments that are drawn around a rare reward or an episode's end, each kind as often as the others;
+    0 is the paper's."""
     learning_rate: float = 1e-4
     warmup: int = 100
     """Updates over which the learning rate rises from 0; constant afterwards."""
@@ -182,7 +188,7 @@ class CollectionConfig:
     """How the agent gathers experience while it trains (SPEC 7)."""
 
     num_envs: int = 1
-    first_policy: Literal["agent", "random", "sticky", "mix"] = "agent"
+    first_policy: Literal["agent", "random", "sticky", "scripted", "mix"] = "agent"
     """Who plays in the first collection; later ones are always the agent's."""
     epsilon: float = 0.01
     """Chance that a step's actions are random; one coin for all environments."""

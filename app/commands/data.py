@@ -29,8 +29,9 @@ class Collect:
     """A new folder; with --append an existing dataset of the same game."""
     steps: int = 100_000
     policy: str = "mix"
-    """random, sticky (repeats its actions), agent:CKPT, or mix of random play of several kinds; mix:CKPT adds an agent
-    at several degrees of luck."""
+    """random, sticky (repeats its actions), scripted (follows the ball; Pong and Breakout), agent:CKPT, or mix: random
+    play of several kinds, with two of three worlds scripted where the game is known; mix:CKPT adds an agent at several
+    degrees of luck instead."""
     num_envs: int = 32
     seed: int = 0
     image_size: int = 64
@@ -74,18 +75,22 @@ def collect(args: list[str]) -> None:
 def players(policy: str, game: str, num_actions: int, num_envs: int, seed: int) -> KeptPolicy:
     """The policy of that name. Raises ValueError for an unknown one, CheckpointError for an unfit checkpoint."""
     from diamond_core.agent.policies import MIXED, STICKY, AgentPolicy, MixPolicy, RandomPolicy
+    from diamond_core.agent.scripted import ScriptedPolicy, mixed_play
     from diamond_core.device import resolve
+    from diamond_core.envs import action_names
 
     kind, _, checkpoint = policy.partition(":")
-    if kind not in ("random", "sticky", "mix", "agent") or (kind == "agent") > bool(checkpoint):
-        raise ValueError(f"unknown policy '{policy}': use random, sticky, mix, mix:CKPT or agent:CKPT")
+    if kind not in ("random", "sticky", "scripted", "mix", "agent") or (kind == "agent") > bool(checkpoint):
+        raise ValueError(f"unknown policy '{policy}': use random, sticky, scripted, mix, mix:CKPT or agent:CKPT")
     if kind == "random":
         return RandomPolicy(num_actions, num_envs, seed)
     if kind == "sticky":
         return RandomPolicy(num_actions, num_envs, seed, STICKY)
-    mixed = RandomPolicy(num_actions, num_envs, seed, MIXED)
+    if kind == "scripted":
+        return ScriptedPolicy(game, action_names(game), num_envs, seed)
     if not checkpoint:
-        return mixed
+        return mixed_play(game, action_names(game), num_envs, seed)
+    mixed = RandomPolicy(num_actions, num_envs, seed, MIXED)
     agent = load_for(checkpoint, game)
     agents = [AgentPolicy(agent.actor_critic, resolve(), num_envs, seed + i, epsilon)
               for i, epsilon in enumerate((0.0,) if kind == "agent" else (0.0, 0.05, 0.2, 0.5))]

@@ -15,7 +15,7 @@ from diamond_core.agent.actor_critic import ActorCritic, Memory
 from diamond_core.device import Runtime
 from diamond_core.diffusion.noise import uniform
 from diamond_core.pixels import to_unit
-from diamond_core.types import Start, Step
+from diamond_core.types import KeptPolicy, Start, Step
 
 ACTION_STREAM, COIN_STREAM, RANDOM_STREAM = 16, 17, 18
 """Independent uses of a policy's random numbers."""
@@ -110,7 +110,7 @@ class AgentPolicy:
 class MixPolicy:
     """World i is played by policy i modulo their number: unusual play beside competent play in one dataset."""
 
-    def __init__(self, policies: list[RandomPolicy | AgentPolicy]) -> None:
+    def __init__(self, policies: Sequence[KeptPolicy]) -> None:
         self.policies = policies
 
     def reset(self, start: Start) -> None:

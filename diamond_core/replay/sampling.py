@@ -30,18 +30,22 @@ class SegmentSampler:
         weights: Sequence[float] | None = BY_AGE,
         past_end: bool,
         seed: int,
+        event_share: float = 0.0,
         rank: int = 0,
         world_size: int = 1,
     ) -> None:
         """Segments of `length` steps, which may run past an episode's end where `past_end` says so.
 
-        `weights` are the odds of the age groups, oldest first; None draws episodes by their length. Of the
-        batch that all processes draw alike, rows rank, rank + world_size, ... are built.
+        `weights` are the odds of the age groups, oldest first; None draws episodes by their length. `event_share` of
+        the segments are drawn around a rare reward or an end instead, each kind as often as the others. Of the batch
+        that all processes draw alike, rows rank, rank + world_size, ... are built.
         """
         if not 0 <= rank < world_size <= batch_size:
             raise ValueError(f"expected 0 <= rank < world_size <= batch_size, got {rank}, {world_size}, {batch_size}")
         self.dataset, self.length, self.batch_size = dataset, length, batch_size
         self.weights, self.past_end, self.seed = weights, past_end, seed
+        self.event_share = event_share
+        self._events: tuple[tuple[int, int], list[np.ndarray]] = ((0, 0), [])
         self.rows = slice(rank, None, world_size)
 
     def batch(self, step: int) -> Batch:
@@ -58,11 +62,32 @@ class SegmentSampler:
         rng = np.random.default_rng(np.random.SeedSequence([self.seed, step]))
         which, when, where = rng.random((3, self.batch_size))
         episodes = _pick(which, _odds(lengths, self.weights))
+        steps, shifts = _below(when, lengths[episodes]), _below(where, self.length)
+        if self.event_share and (events := self.events()):
+            coin, kind, which = rng.random((3, self.batch_size))
+            for i in np.flatnonzero(coin < self.event_share):
+                chosen = events[int(kind[i] * len(events))]
+                episodes[i], steps[i] = chosen[int(which[i] * len(chosen))]
         totals = lengths[episodes]
-        steps, shifts = _below(when, totals), _below(where, self.length)
         if self.past_end:
             return episodes, steps - shifts
         return episodes, np.minimum(totals, steps + 1 + shifts) - self.length
+
+    def events(self) -> list[np.ndarray]:
+        """(m, 2) episode and step of every reward of a sign that is not the most frequent one, and of every end; one
+        array a kind, none empty."""
+        version = (self.dataset.num_episodes, self.dataset.num_steps)
+        if self._events[0] != version:
+            common = int(self.dataset.counts_rewards().argmax()) - 1
+            kinds: dict[str, list[tuple[int, int]]] = {}
+            for i in range(self.dataset.num_episodes):
+                episode = self.dataset[i]
+                for t in (episode.rewards.sign() != common).nonzero()[:, 0].tolist():
+                    kinds.setdefault(f"reward {episode.rewards[t].sign():.0f}", []).append((i, t))
+                for t in episode.ends.nonzero()[:, 0].tolist():
+                    kinds.setdefault("end", []).append((i, t))
+            self._events = version, [np.array(kinds[kind]) for kind in sorted(kinds)]
+        return self._events[1]
 
 
 def _odds(lengths: np.ndarray, weights: Sequence[float] | None) -> np.ndarray:

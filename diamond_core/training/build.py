@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from torch import nn
 
 from diamond_core.agent.actor_critic import ActorCritic
 from diamond_core.agent.losses import actor_critic_loss
-from diamond_core.agent.policies import MIXED, STICKY, AgentPolicy, RandomPolicy
+from diamond_core.agent.policies import STICKY, AgentPolicy, RandomPolicy
+from diamond_core.agent.scripted import ScriptedPolicy, mixed_play
 from diamond_core.config import CollectionConfig, TrainConfig
 from diamond_core.device import Runtime
 from diamond_core.replay import Dataset, DatasetInfo
@@ -72,10 +74,13 @@ def dataset_of(config: TrainConfig, run: Run, names: list[str]) -> Dataset:
     return dataset.split(slice(-config.holdout, None))[0] if config.holdout else dataset
 
 
-def player_of(name: str, config: CollectionConfig, actor_critic: ActorCritic, runtime: Runtime, num_actions: int,
-              seed: int) -> KeptPolicy:
+def player_of(name: str, game: str, config: CollectionConfig, actor_critic: ActorCritic, runtime: Runtime,
+              names: Sequence[str], seed: int) -> KeptPolicy:
     """Who plays in a collection."""
     if name == "agent":
         return AgentPolicy(actor_critic, runtime, config.num_envs, seed, config.epsilon)
-    sticks = {"random": (0.0,), "sticky": STICKY, "mix": MIXED}[name]
-    return RandomPolicy(num_actions, config.num_envs, seed, sticks)
+    if name == "scripted":
+        return ScriptedPolicy(game, names, config.num_envs, seed)
+    if name == "mix":
+        return mixed_play(game, names, config.num_envs, seed)
+    return RandomPolicy(len(names), config.num_envs, seed, STICKY if name == "sticky" else (0.0,))

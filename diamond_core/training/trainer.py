@@ -221,7 +221,8 @@ class Trainer:
                        image_size=self.config.agent.image_size)
         info: dict[str, str | int | float] = {"game": self.config.game, "policy": policy}
         self._player = policy
-        player = player_of(policy, c, self._actor(), self.runtime, env.num_actions, self._seed(policy))
+        player = player_of(policy, self.config.game, c, self._actor(), self.runtime, self.action_names,
+                           self._seed(policy))
         return Collector(env, player, self.dataset, self._seed("collect"), info)
 
     def _practice_env(self) -> VectorEnv:
@@ -242,8 +243,10 @@ class Trainer:
         return ImaginedEnv(world, starts, n, c.imagination.horizon)
 
     def _sampler(self, name: str, length: int, batch_size: int, past_end: bool) -> SegmentSampler:
+        share = getattr(self.config, name).event_share if name in MODELS else 0.0
         return SegmentSampler(self.dataset, length, batch_size, weights=self.config.sampling_weights, past_end=past_end,
-                              seed=self._seed(name), rank=self.processes.rank, world_size=self.processes.world_size)
+                              seed=self._seed(name), event_share=share, rank=self.processes.rank,
+                              world_size=self.processes.world_size)
 
     def _on_device(self, batch: Batch) -> Batch:
         return batch.map(lambda x: x.to(self.runtime.device, non_blocking=True))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import threading
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -140,3 +141,30 @@ def test_prefetcher_ends_when_closed_or_abandoned():
     for thread in threads():
         thread.join(5)
     assert not threads()
+
+
+def test_a_share_of_the_segments_holds_an_event(info, counter):
+    """Rewards: -1 in five steps, +1 in one, 0 elsewhere; one of two episodes ends."""
+    dataset = Dataset(None, info)
+    for signs, finished in (({10: -1, 30: -1, 50: -1, 70: -1, 90: -1}, True), ({40: 1}, False)):
+        episode = counter(200, finished)
+        rewards = torch.zeros(200)
+        for t, sign in signs.items():
+            rewards[t] = sign
+        dataset.add(replace(episode, rewards=rewards))
+    sampler = SegmentSampler(dataset, 4, 3000, weights=None, past_end=True, seed=0, event_share=0.6)
+    assert [events.tolist() for events in sampler.events()] == [
+        [[0, 199]], [[0, 10], [0, 30], [0, 50], [0, 70], [0, 90]], [[1, 40]]]
+    batch = sampler.batch(0)
+    shares = [float((batch.rewards == sign).any(1).float().mean()) for sign in (-1, 1)]
+    shares.append(float(batch.ends.any(1).float().mean()))
+    # a third of 0.6 each, and what chance adds: 4 steps of 400, twenty times of 400
+    assert np.abs(np.array(shares) - [0.2 + 0.4 * 20 / 400, 0.2 + 0.4 * 4 / 400, 0.2 + 0.4 * 4 / 400]).max() < 0.03
+
+
+def test_no_share_of_events_changes_no_draw(dataset):
+    plain = SegmentSampler(dataset, 6, 16, past_end=False, seed=3)
+    none = SegmentSampler(dataset, 6, 16, past_end=False, seed=3, event_share=0.0)
+    assert all(np.array_equal(a, b) for a, b in zip(plain.draw(5), none.draw(5), strict=True))
+    assert not np.array_equal(plain.draw(5)[0], SegmentSampler(dataset, 6, 16, past_end=False, seed=3,
+                                                               event_share=1.0).draw(5)[0])
