@@ -120,6 +120,9 @@ class DenoisingConfig:
     """Further loss terms that are conditioned on the model's own frames (n)."""
     motion_weight: float = 0.0
     """A pixel that moves within the segment counts 1 + this many times; 0 is the paper's plain mean."""
+    context_noise: float = 0.0
+    """Largest standard deviation of the noise on the frames that a term is conditioned on, against drift: what is a
+    little wrong in the past is not copied on; 0 is the paper's."""
 
 
 @dataclass(frozen=True)

@@ -36,7 +36,10 @@ class InnerModel(nn.Module):
 
     def forward(self, noisy: Tensor, c_noise: Tensor, frames: Tensor, actions: Tensor) -> Tensor:
         """noisy (b, c, h, w), c_noise (b,), frames (b, k*c, h, w), actions (b, k) -> (b, c, h, w)."""
-        cond = self.cond_proj(self.noise_emb(c_noise) + self.act_emb(actions))
+        return self.body(noisy, frames, self.cond_proj(self.noise_emb(c_noise) + self.act_emb(actions)))
+
+    def body(self, noisy: Tensor, frames: Tensor, cond: Tensor) -> Tensor:
+        """The same behind the conditioning (b, cond_channels)."""
         x = self.conv_in(torch.cat([frames, noisy], dim=1))
         x = self.unet(x, cond)
         return self.conv_out(F.silu(self.norm_out(x)))
@@ -104,6 +107,8 @@ def denoising_loss(denoiser: Denoiser, batch: Batch, config: DenoisingConfig,
     losses = []
     for i in range(frames.shape[1] - k):
         target, past, actions = frames[:, k + i], frames[:, i:k + i], batch.actions[:, i:k + i]
+        if config.context_noise:
+            past = blotched(past, config.context_noise)
         z = noise[i] if noise is not None else draw_noise(target)
         sigma = training_sigmas(z.log_sigma, config.log_sigma_mean, config.log_sigma_std, config.sigma_min,
                                 config.sigma_max)
@@ -116,6 +121,15 @@ def denoising_loss(denoiser: Denoiser, batch: Batch, config: DenoisingConfig,
         frames = torch.cat([frames[:, :k + i], own[:, None], frames[:, k + i + 1:]], dim=1)
     loss = torch.stack(losses).mean()
     return loss, {"loss": loss.detach()}
+
+
+def blotched(frames: Tensor, level: float) -> Tensor:
+    """frames (b, k, c, h, w) with noise of pixels and of blotches, at a strength from 0 to `level`, one a sample."""
+    b, k, c, h, w = frames.shape
+    strength = level * torch.rand(b, 1, 1, 1, 1, device=frames.device)
+    coarse = torch.randn(b, k * c, -(-h // 8), -(-w // 8), device=frames.device)
+    blotches = F.interpolate(coarse, (h, w), mode="bilinear").reshape(frames.shape)
+    return frames + strength * (torch.randn_like(frames) + blotches)
 
 
 def draw_noise(images: Tensor) -> DenoisingNoise:

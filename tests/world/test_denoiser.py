@@ -1,0 +1,36 @@
+"""The denoiser's training: noise on the past is of the asked strength, and off it changes nothing."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import torch
+
+from diamond_core.config import DenoisingConfig
+from diamond_core.types import Batch
+from diamond_core.world.denoiser import DenoisingNoise, blotched, denoising_loss
+
+
+def test_noise_on_the_past_has_one_strength_a_sample():
+    torch.manual_seed(0)
+    frames = torch.rand(200, 4, 3, 20, 24)
+    strengths = (blotched(frames, 0.1) - frames).flatten(1).std(1)
+    # pixels and interpolated blotches together have a deviation of about 1.2 times the strength
+    assert 0.1 < strengths.max() < 0.15 and strengths.min() < 0.01 and abs(strengths.mean() - 0.06) < 0.01
+
+
+def test_the_loss_sees_the_noise_on_the_past_only_when_asked(small_agent):
+    torch.manual_seed(0)
+    b, k = 2, small_agent.denoiser.config.num_conditioning_frames
+    frames = torch.randint(0, 256, (b, k + 2, 3, 16, 16), dtype=torch.uint8)
+    no = torch.zeros(b, k + 2, dtype=torch.bool)
+    batch = Batch(frames, torch.zeros(b, k + 2, dtype=torch.int64), no.float(), no, no, ~no)
+    noise = [DenoisingNoise(torch.randn(b), torch.randn(b, 3, 1, 1), torch.randn(b, 3, 16, 16)) for _ in range(2)]
+
+    def loss(level: float, seed: int) -> float:
+        torch.manual_seed(seed)
+        config = replace(DenoisingConfig(), context_noise=level)
+        return denoising_loss(small_agent.denoiser, batch, config, noise)[0].item()
+
+    assert loss(0.0, 1) == loss(0.0, 2)
+    assert loss(0.1, 1) != loss(0.1, 2) and loss(0.1, 1) == loss(0.1, 1)
