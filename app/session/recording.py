@@ -10,13 +10,13 @@ import torch
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-from app.session.video import BACKGROUND, SCALE, enlarged
+from app.session.look import BACKGROUND, DREAM, REALITY
+from app.session.video import SCALE, enlarged
 from diamond_core.pixels import to_hwc
 from diamond_core.types import Policy, Start, Step, VectorEnv
 from diamond_core.world.dream import DreamState, World
 from diamond_core.world.imagination import ImaginedEnv
 
-DREAM, REALITY = (0xA7, 0x8B, 0xFA), (0x2D, 0xD4, 0xBF)
 WARMUP = 20
 """Real steps before a twin falls asleep; in most games play has begun by then."""
 

@@ -15,10 +15,9 @@ import imageio_ffmpeg
 import numpy as np
 from PIL import Image
 
-FPS = 15
-"""Steps of an Atari game in a second: of 60 pictures every fourth is seen."""
+from app.session.look import BACKGROUND, STEPS_A_SECOND
+
 SCALE = 6
-BACKGROUND = (0x0B, 0x0D, 0x12)
 COLUMNS, ROWS, GAP = 6, 4, 1
 """Of a sheet; the gap is in pixels before scaling."""
 H264 = ["-crf", "12", "-movflags", "+faststart",
@@ -30,7 +29,7 @@ H264 = ["-crf", "12", "-movflags", "+faststart",
 class VideoWriter:
     """Writes frames to a file of the kind that its name ends in. The file appears whole or not at all."""
 
-    def __init__(self, path: Path, *, scale: int = SCALE, fps: int = FPS, overwrite: bool = False) -> None:
+    def __init__(self, path: Path, *, scale: int = SCALE, fps: int = STEPS_A_SECOND, overwrite: bool = False) -> None:
         """A pixel becomes scale x scale pixels. Raises ValueError for other endings, FileExistsError."""
         kind = path.suffix.lower()
         if kind not in KINDS:

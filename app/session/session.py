@@ -1,0 +1,197 @@
+"""A session: one person's play, and all that a person can do with time, with what if and with the knobs. Our own."""
+
+from __future__ import annotations
+
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from app.session.fork import Fan, painted
+from app.session.look import STEPS_A_SECOND
+from app.session.play import Play
+from app.session.saved import SavedDream, require_fit
+from app.session.twin import rgb
+from app.session.view import Facts, Knobs, View
+from diamond_core.pixels import nearest_bytes
+from diamond_core.world.dream import reseeded
+
+
+class Session(Play):
+    """One person's play, with time, forks, paint and knobs. Not to be used by two threads at once: see `Host.call`."""
+
+    # time
+
+    @property
+    def paused(self) -> bool:
+        """Whether time stands still."""
+        return self._paused
+
+    @paused.setter
+    def paused(self, paused: bool) -> None:
+        self._paused = paused
+        self.pacer.rest()
+        self._publish()
+
+    @property
+    def speed(self) -> float:
+        """Slow and fast motion, 0.25 to 4; 1 is the true speed."""
+        return self.pacer.speed
+
+    @speed.setter
+    def speed(self, speed: float) -> None:
+        self.pacer.speed = speed
+
+    def step_once(self) -> None:
+        """One step at the next tick, then time stands still."""
+        self.paused, self._single = True, True
+
+    def rewind_to(self, number: int) -> View:
+        """To a moment of the timeline, back or forth; what came after stays until the next step. Pause while scrubbing.
+
+        The emulator follows when it is next needed.
+        """
+        moment = self.timeline.go_to(number)
+        number = self.timeline.cursor
+        self.dream = self.timeline.state(number).to(self.world.runtime.device)
+        self._picture = self.timeline.picture(number)
+        self._facts = moment.facts
+        was_awake, self.awake = self.awake, moment.facts.lived and self.real is not None
+        if was_awake != self.awake:
+            self._show = "reality" if self.awake else "dream"
+        if self.real is not None and moment.mark is not None:
+            self.real.go_to(moment.mark)
+        self._jump()
+        return self._publish()
+
+    def save(self, path: Path) -> None:
+        """Writes the dream of this instant, and where reality stands, to a small file."""
+        trail = self.real.trail() if self.real else None
+        total = self.real.total if self.real else 0.0
+        sha256 = self.agent.card.sha256 if self.agent.card else ""
+        SavedDream(self.dream, self.game, sha256, self._facts.total, trail, total).save(path)
+        self.say(f"saved as {Path(path).name}")
+        self._publish()
+
+    def load(self, path: Path) -> View:
+        """Goes on from a saved dream. Raises ValueError for a file that is none, or of another world."""
+        saved = SavedDream.load(path)
+        require_fit(saved.state, self.dream)
+        if saved.game != self.game:
+            raise ValueError(f"{path} is a dream of {saved.game or 'another world'}, this is {self.game}")
+        if self.real is not None and saved.trail is not None:
+            self.real.restore(saved.trail, saved.reality_total)
+        self.awake = False
+        facts = Facts(total=saved.total, age=int(saved.state.steps), reality_total=saved.reality_total, agreement=False,
+                      game_number=self._facts.game_number, played=self._facts.played)
+        self.dream, self._facts = saved.state.to(self.world.runtime.device), facts
+        self._picture = rgb(self.dream.frames[0, -1])
+        self._jump()
+        if self.real is not None:
+            self.real.settle()
+        self.timeline.put(facts, self.dream, self._reality(), self._mark())
+        sha256 = self.agent.card.sha256 if self.agent.card else ""
+        self.say("loaded" if saved.sha256 == sha256 else "loaded; it was dreamt by other weights")
+        return self._publish()
+
+    # what if
+
+    def open_fan(self, seconds: float = 1.0) -> Fan:
+        """All actions from this instant, each held for so long; empty until `grow_fan`. Time stands still meanwhile."""
+        self.paused = True
+        length = max(1, round(seconds * STEPS_A_SECOND))
+        self.fan = Fan(self.dream, self.action_names, length, self.sampler)
+        return self.fan
+
+    def grow_fan(self) -> Fan | None:
+        """One more step of all branches; none where no fan is open."""
+        if self.fan is not None:
+            self.fan.grow(self.world)
+        return self.fan
+
+    def fan_out(self, seconds: float = 1.0) -> Fan:
+        """The whole fan at once: as many frames as actions times steps, in one batch a step."""
+        fan = self.open_fan(seconds)
+        while not fan.done:
+            fan.grow(self.world)
+        return fan
+
+    def take_branch(self, action: int, steps: int | None = None) -> View:
+        """Goes on from the end of a branch, or from its n-th step, exactly as it was shown; reality takes the same
+        actions."""
+        if self.fan is None or not self.fan.steps:
+            raise ValueError("no fan is open: fan out first")
+        if not 0 <= action < len(self.action_names):
+            raise ValueError(f"expected an action from 0 to {len(self.action_names) - 1}, got {action}")
+        fan = self.fan
+        self.awake = False
+        for step in fan.branch(action)[:steps]:
+            self._dreamt(step, action, fan.sampler, len(self.action_names))
+            if self._hold_until is not None:
+                break
+        self.fan = None
+        return self._publish()
+
+    def close_fan(self) -> None:
+        """Forgets it."""
+        self.fan = None
+
+    # paint
+
+    def paint(self, x: float, y: float, radius: float, colour: tuple[int, int, int], *, deep: bool = False) -> View:
+        """A disc on the newest frame, at column x and row y in its pixels; time stands still. `deep` paints all frames
+        that the dream still sees, as suits a thing that does not move."""
+        self._paused = True
+        undo = [*self._undo, self.dream][-64:]
+        self._put(painted(self.dream, x, y, radius, colour, deep=deep), self._facts)
+        self._undo = undo
+        return self._publish()
+
+    def paint_undo(self) -> View:
+        """Takes back the newest stroke."""
+        if self._undo:
+            undo = self._undo[:-1]
+            self._put(self._undo[-1], self._facts)
+            self._undo = undo
+        return self._publish()
+
+    # knobs
+
+    def set_knobs(self, **changes: Any) -> Knobs:
+        """Turns some knobs: steps, order, churn, seed, temperature. Raises ValueError for what cannot be."""
+        unknown = set(changes) - {f.name for f in fields(Knobs)}
+        if unknown:
+            raise ValueError(f"no knob is called {', '.join(sorted(unknown))}: there are "
+                             f"{', '.join(f.name for f in fields(Knobs))}")
+        before, self.knobs = self.knobs, replace(self.knobs, **changes)
+        if self.knobs.seed != before.seed:
+            self._put(reseeded(self.dream, self._seeds()), self._facts)
+        self._publish()
+        return self.knobs
+
+    def denoising(self) -> list[np.ndarray]:
+        """The newest dreamt frame as it came to be: the clean frame guessed at each denoising step, (h, w, 3) each;
+        empty where the newest frame was not dreamt. Costs as much as a step."""
+        now = self.timeline.cursor
+        moment = self.timeline[now]
+        if moment.memory is None or moment.facts.action is None:
+            return []
+        state = self.timeline.state(now - 1).to(self.world.runtime.device)
+        self._use(self.sampler)
+        taken = state.actions.clone()
+        taken[:, -1] = moment.facts.action
+        guesses: list[torch.Tensor] = []
+        self.world.next_frames(state, taken, watch=lambda _, clean: guesses.append(nearest_bytes(clean.float())))
+        return [rgb(guess[0]) for guess in guesses]
+
+    # tapes
+
+    def start_tape(self) -> None:
+        """Records from here on."""
+        raise NotImplementedError
+
+    def stop_tape(self) -> object:
+        """The tape."""
+        raise NotImplementedError
