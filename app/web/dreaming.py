@@ -1,0 +1,320 @@
+"""One player's dream on the host's thread: carries out what the page wants, passes on what is to be seen. Our own."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from concurrent.futures import Future
+from typing import Any, Protocol
+
+import numpy as np
+
+from app.session.controls import Controls
+from app.session.session import Session
+from app.session.view import View
+from app.web import protocol as say
+from app.web.shelf import Loaded
+from app.web.shot import Mark, Shot, mark_of
+from diamond_core.diffusion.noise import karras_sigmas
+
+LOG = logging.getLogger(__name__)
+DIGITS = "0123456789abcdefghijklmnopqrstuvwxyz"
+"""An action of a link is one of these; no game has more actions."""
+
+
+class Host(Protocol):
+    """The thread that owns the models."""
+
+    def add(self, session: Session, on_view: Callable[[View], None], on_error: Callable[[BaseException], None]) -> None:
+        """Steps the session from now on."""
+
+    def remove(self, session: Session) -> None:
+        """Forgets it."""
+
+    def call(self, job: Callable[[], Any]) -> Future[Any]:
+        """Runs something on the thread, between two steps."""
+
+
+class Audience(Protocol):
+    """Who is shown what is dreamt. Called on the event loop."""
+
+    def show(self, shot: Shot) -> None:
+        """A new instant."""
+
+    def tell(self, t: str, **fields: Any) -> None:
+        """An event for the player."""
+
+    def sheet(self, fields: dict[str, Any], sheet: np.ndarray) -> None:
+        """Many frames in one picture."""
+
+    def failed(self, error: BaseException) -> None:
+        """The dream cannot go on."""
+
+
+class Retold(Controls):
+    """Actions that somebody else took are taken again; the first key of the person ends that."""
+
+    def __init__(self, action_names: list[str], actions: list[int], clock: Any = None) -> None:
+        """Raises ValueError for an action that the game does not have."""
+        super().__init__(action_names, clock=clock)
+        if any(action >= len(action_names) for action in actions):
+            raise ValueError("this link's actions are not this game's: it was cut or changed")
+        self.told = actions[::-1]
+
+    def take(self) -> tuple[int | None, float | None]:
+        """The next action of the story, or the person's."""
+        action, pressed = super().take()
+        if action is not None:
+            self.told.clear()
+        elif self.told:
+            return self.told.pop(), None
+        return action, pressed
+
+
+class Dreaming:
+    """A session, and the way to it. Public methods belong to the event loop, the others to the host's thread."""
+
+    def __init__(self, host: Host, loaded: Loaded, session: Session, audience: Audience) -> None:
+        self.host, self.loaded, self.session, self.audience = host, loaded, session, audience
+        self._loop = asyncio.get_running_loop()
+        self._echo: int | None = None
+        self._screen = False
+        self._scrubbing: bool | None = None
+        self._newest: View | None = None
+        self._held = False
+        self._fanning: asyncio.Task[None] | None = None
+        self.hold(False)
+
+    @staticmethod
+    async def begin(host: Host, loaded: Loaded, opening: say.Open, audience: Audience) -> Dreaming:
+        """A new dream. Raises ValueError for actions that are not the game's."""
+        def make() -> Session:
+            names = loaded.card.action_names
+            told = [DIGITS.index(digit) for digit in opening.actions]
+            session = Session(loaded.agent, loaded.world, seed=opening.seed)
+            if told:
+                session.controls = Retold(list(names), told)
+            return session
+
+        return Dreaming(host, loaded, await asyncio.wrap_future(host.call(make)), audience)
+
+    def hold(self, held: bool) -> None:
+        """Lets the dream wait, or go on, without the person's pause."""
+        if held:
+            self.host.call(self.session.controls.release_all)
+            self.host.remove(self.session)
+        else:
+            self.host.add(self.session, self._seen, self._failed)
+            self.host.call(lambda: self._seen(self.session.view))
+
+    def end(self) -> None:
+        """For good."""
+        if self._fanning is not None:
+            self._fanning.cancel()
+        self.host.remove(self.session)
+
+    def do(self, message: say.Message) -> None:
+        """Carries out what the page wants, when the thread comes to it."""
+        if isinstance(message, say.Plain) and message.t == "fork":
+            if self._fanning is None or self._fanning.done():
+                self._fanning = asyncio.create_task(self._fan())
+            return
+        self._call(lambda: self._do(message))
+
+    async def opened(self) -> dict[str, Any]:
+        """What a page must know of this dream."""
+        fields: dict[str, Any] = await asyncio.wrap_future(self.host.call(self._opened))
+        return fields
+
+    def again(self) -> None:
+        """Shows the newest instant once more, to a page that came later."""
+        def show() -> None:
+            self._newest = None
+            self._seen(self.session.view)
+
+        self.host.call(show)
+
+    # on the host's thread
+
+    def _opened(self) -> dict[str, Any]:
+        s, card = self.session, self.loaded.card
+        c, keys = self.loaded.agent.config, directions(s.action_names)
+        return {
+            "name": self.loaded.name, "title": self.loaded.title, "game": card.game, "actions": list(card.action_names),
+            "directions": keys, "legend": legend(keys), "reality": s.real is not None,
+            "width": c.image_size[1], "height": c.image_size[0], "seed": s.knobs.seed, "knobs": vars(s.knobs),
+            "most": c.sampler.num_steps, "speed": s.speed, "resync": s.resync_every, "moment": s.timeline.cursor,
+            "marks": self._marks(), "sha256": self.loaded.sha256[:12]}
+
+    def _marks(self) -> list[Mark]:
+        first = self.session.timeline.first
+        return [mark_of(first + i, facts) for i, facts in enumerate(self.session.timeline.facts())]
+
+    def _seen(self, view: View) -> None:
+        """A new instant; pages that are slow are shown the newest only."""
+        moved = self._newest is None or view.moment != self._newest.moment
+        if self._newest is not None and is_same(self._newest, view):
+            return
+        self._newest = view
+        echo, self._echo = (self._echo, None) if moved else (None, self._echo)
+        shot = Shot(view, self.session.timeline.last, echo, self._screen)
+        self._loop.call_soon_threadsafe(self.audience.show, shot)
+
+    def _failed(self, error: BaseException) -> None:
+        LOG.error("a dream of %s failed", self.loaded.name, exc_info=error)
+        self._loop.call_soon_threadsafe(self.audience.failed, error)
+
+    def _tell(self, t: str, **fields: Any) -> None:
+        self._loop.call_soon_threadsafe(lambda: self.audience.tell(t, **fields))
+
+    def _call(self, job: Callable[[], Any]) -> Future[Any]:
+        def run() -> Any:
+            try:
+                result = job()
+            except ValueError as error:
+                self._tell("note", text=str(error))
+            except Exception as error:
+                self._failed(error)
+            else:
+                self._seen(self.session.view)
+                return result
+            return None
+
+        return self.host.call(run)
+
+    def _do(self, m: say.Message) -> None:
+        s = self.session
+        if isinstance(m, say.Press):
+            if self._echo is None:
+                self._echo = m.n
+            s.controls.press(m.key)
+        elif isinstance(m, say.Release):
+            s.controls.release(m.key)
+        elif isinstance(m, say.Plain):
+            self._plain(m.t)
+        elif isinstance(m, say.Pause):
+            s.paused = m.on
+        elif isinstance(m, say.Who):
+            s.who = m.who
+        elif isinstance(m, say.Show):
+            s.show = m.view
+        elif isinstance(m, say.Resync):
+            s.resync_every = m.steps
+        elif isinstance(m, say.Speed):
+            s.speed = m.x
+        elif isinstance(m, say.Wanted):
+            self._want(m)
+        else:
+            self._change(m)
+
+    def _change(self, m: say.Message) -> None:
+        s = self.session
+        if isinstance(m, say.Reset):
+            s.reset(m.seed)
+        elif isinstance(m, say.Rewind):
+            self._rewind(m)
+        elif isinstance(m, say.Branch):
+            s.take_branch(m.action)
+            s.paused = False
+        elif isinstance(m, say.SetKnobs):
+            s.set_knobs(**m.model_dump(exclude={"t"}, exclude_none=True))
+        elif isinstance(m, say.Paint):
+            h, w = self.loaded.agent.config.image_size
+            if m.x < w and m.y < h:
+                s.paint(m.x, m.y, m.radius, m.rgb)
+
+    def _plain(self, t: str) -> None:
+        s = self.session
+        acts: dict[str, Callable[[], Any]] = {
+            "blur": s.controls.release_all, "step": s.step_once, "sleep": s.fall_asleep, "wake": s.wake_up,
+            "resync": s.resync, "unpaint": s.paint_undo, "unfork": self._unfork, "denoise": self._denoise,
+            "link": self._link}
+        if t in acts:
+            acts[t]()
+
+    def _want(self, m: say.Wanted) -> None:
+        if m.t == "mind":
+            self.session.mind_wanted = m.on
+        else:
+            self._screen, self._newest = m.on, None
+
+    def _rewind(self, m: say.Rewind) -> None:
+        s = self.session
+        if self._scrubbing is None:
+            self._scrubbing = s.paused
+        s.paused = True
+        s.rewind_to(m.moment)
+        if m.done:
+            s.paused, self._scrubbing = self._scrubbing, None
+
+    def _unfork(self) -> None:
+        if self.session.fan is not None:
+            self.session.close_fan()
+            self.session.paused = False
+
+    async def _fan(self) -> None:
+        """Grows all futures a step at a time, so that others dream on in between."""
+        fan = await asyncio.wrap_future(self._call(self.session.open_fan))
+        while fan is not None and not fan.done:
+            self.audience.tell("note", text=f"dreaming all futures: {len(fan.steps)} of {fan.length} steps")
+            fan = await asyncio.wrap_future(self._call(self.session.grow_fan))
+        if fan is not None:
+            a, t, h, w, c = fan.frames.shape
+            sheet = fan.frames.transpose(0, 2, 1, 3, 4).reshape(a * h, t * w, c)
+            self.audience.tell("note", text="")
+            self.audience.sheet({"what": "fan", "actions": fan.action_names, "steps": t, "width": w, "height": h,
+                                 "seconds": 1, "totals": fan.rewards.sum(1).tolist()}, sheet)
+
+    def _denoise(self) -> None:
+        s = self.session
+        s.paused = True
+        frames = s.denoising()
+        if not frames:
+            raise ValueError("there is no dreamt frame yet: go on for a step")
+        c = s.sampler
+        sigmas = karras_sigmas(c.num_steps, c.sigma_min, c.sigma_max, c.rho).tolist()[:len(frames) - 1]
+        frames, levels = [*frames, s.view.frame], [*sigmas, *[None] * (len(frames) - len(sigmas)), None]
+        fields = {"what": "denoising", "sigmas": levels, "width": frames[0].shape[1], "height": frames[0].shape[0]}
+        self._loop.call_soon_threadsafe(self.audience.sheet, fields, np.concatenate(frames, axis=1))
+
+    def _link(self) -> None:
+        """The start and the actions of this dream, where they are all that made it."""
+        t = self.session.timeline
+        facts = t.facts()
+        if t.first > 0 or len(t.cuts) != 1 or facts[0].game_number or facts[-1].lived:
+            raise ValueError("a link holds a dream that was only played: begin anew (Backspace), play, then share; or "
+                             "record a tape")
+        actions = [f.action for f in facts[1:t.cursor + 1]]
+        if len(actions) > say.MAX_ACTIONS:
+            raise ValueError("this dream is too long for a link: record a tape")
+        query = {"game": self.loaded.name, "seed": str(self.session.knobs.seed),
+                 "actions": "".join(DIGITS[a or 0] for a in actions)}
+        self._tell("link", query=query)
+
+
+def is_same(one: View, other: View) -> bool:
+    """Whether there is nothing new to see; a session that stands still publishes one view after the other."""
+    def words(view: View) -> dict[str, Any]:
+        return {name: x for name, x in vars(view).items() if not isinstance(x, np.ndarray)}
+
+    return one.frame is other.frame and words(one) == words(other)
+
+
+def directions(action_names: list[str]) -> list[str]:
+    """The keys that mean something in this game: up, down, left, right, space."""
+    found = []
+    for key in ("up", "down", "left", "right", "space"):
+        controls = Controls(action_names)
+        controls.press(key)
+        if controls.take()[0] not in (None, controls.idle_action):
+            found.append(key)
+    return found
+
+
+def legend(keys: list[str]) -> list[tuple[str, str]]:
+    """What a newcomer needs."""
+    signs = {"left": "←", "up": "↑", "down": "↓", "right": "→"}
+    arrows = " ".join(sign for key, sign in signs.items() if key in keys)
+    words = [(arrows, "move")] if arrows else []
+    return words + ([("space", "fire")] if "space" in keys else [])

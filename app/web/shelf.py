@@ -1,0 +1,214 @@
+"""The dreams that can be opened by name: installed checkpoints and the saved moments of runs. Our own.
+
+A request names a dream; it never holds a path. Names are looked up in what was found on the shelves, nothing else.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+import threading
+from collections import OrderedDict
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from diamond_core.config import RuntimeConfig
+from diamond_core.training.agent import Agent
+from diamond_core.training.checkpoint import (
+    STARTS,
+    WEIGHTS,
+    Card,
+    CheckpointError,
+    load_checkpoint,
+    read_card,
+    read_weights,
+)
+from diamond_core.training.library import installed
+from diamond_core.training.progress import clock
+from diamond_core.training.run import Run
+from diamond_core.world.accelerate import accelerate
+from diamond_core.world.dream import World
+
+MOMENT = re.compile(r"(.+)@(\d+)")
+GOOD, FAIR = 60, 15
+"""Steps for which a dream beats a frame that stands still: a good one, a fair one."""
+
+
+class Unknown(ValueError):
+    """A name of nothing that may be opened."""
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A dream that is ready."""
+
+    name: str
+    title: str
+    agent: Agent
+    world: World
+    sha256: str
+
+    @property
+    def card(self) -> Card:
+        """What its checkpoint says of itself."""
+        assert self.agent.card is not None
+        return self.agent.card
+
+
+@dataclass(frozen=True)
+class Offer:
+    """A card of the gallery."""
+
+    name: str
+    title: str
+    line: str
+    """One line on how good it is."""
+    level: str | None
+    """How true it is: good, fair, poor; none where it was not measured."""
+    path: Path
+
+
+class Shelf:
+    """Finds, loads and keeps a few dreams at a time."""
+
+    def __init__(self, runs: Path, device: str = "auto", keep: int = 3) -> None:
+        self.runs, self.device, self.keep = runs, device, keep
+        self._loaded: OrderedDict[tuple[str, str], Loaded] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def offers(self) -> list[Offer]:
+        """The installed dreams that can be dreamt, best first."""
+        found = [offer for name, path in installed().items() if (offer := offer_of(name, path)) is not None]
+        return sorted(found, key=lambda o: ({"good": 0, "fair": 1, "poor": 2, None: 3}[o.level], o.title))
+
+    def film_of(self, offer: Offer) -> str | None:
+        """Where the looping dream of a card can be had."""
+        return None
+
+    def moments(self, run: str) -> list[tuple[str, str]]:
+        """The saved moments of a run by the names under which they are opened, and a word on each, oldest first."""
+        folder = self.run_folder(run)
+        return [(f"{run}@{int(m.name.removeprefix('epoch_'))}", f"epoch {int(m.name.removeprefix('epoch_'))}")
+                for m in Run(folder).moments()]
+
+    def run_folder(self, run: str) -> Path:
+        """The folder of a run by its name. Raises Unknown."""
+        if self.runs.is_dir():
+            for folder in self.runs.iterdir():
+                if folder.name == run and not folder.name.startswith(".") and Run(folder).exists:
+                    return folder
+        raise Unknown(f"there is no run '{run}'")
+
+    def path_of(self, name: str, is_owner: bool) -> Path:
+        """Where a dream lies. Runs are for the owner. Raises Unknown."""
+        moment = MOMENT.fullmatch(name)
+        if moment and is_owner:
+            run, epoch = moment.groups()
+            path = Run(self.run_folder(run)).moment(int(epoch))
+            if path.is_dir():
+                return path
+            raise Unknown(f"'{run}' no longer has a moment of epoch {epoch}: open a newer one")
+        found = installed().get(name)
+        if found is None:
+            raise Unknown(f"there is no dream called '{name}': go back to the games and choose one")
+        return found
+
+    def load(self, name: str, is_owner: bool) -> Loaded:
+        """A dream by its name; takes seconds the first time. Raises Unknown, CheckpointError."""
+        path = self.path_of(name, is_owner)
+        card = read_card(path)
+        key = (name, card.sha256)
+        # one at a time: two newcomers shall not load the same weights twice
+        with self._lock:
+            if key not in self._loaded:
+                runtime = RuntimeConfig(device=self.device)
+                agent = load_checkpoint(path)
+                if agent.starts is None:
+                    raise CheckpointError(f"{name} carries no starting frames to dream from")
+                world = agent.world(runtime=runtime)
+                accelerate(world, agent.config.frame_shape)
+                self._loaded[key] = Loaded(name, title_of(name, card.game), agent, world, card.sha256)
+                while len(self._loaded) > self.keep:
+                    # whoever is dreaming in it holds on to it
+                    self._loaded.popitem(last=False)
+            self._loaded.move_to_end(key)
+            return self._loaded[key]
+
+
+def offer_of(name: str, path: Path) -> Offer | None:
+    """A checkpoint as a card; None for one that cannot be dreamt or read."""
+    try:
+        card = read_card(path)
+    except CheckpointError:
+        return None
+    if not (path / STARTS).is_file() or not (path / WEIGHTS).is_file():
+        return None
+    steps = true_for(report_of(path))
+    level = None if steps is None else "good" if steps >= GOOD else "fair" if steps >= FAIR else "poor"
+    words = [] if steps is None else [f"true for {steps} steps"]
+    score = card.metrics.get("returns")
+    if isinstance(score, dict) and isinstance(score.get("score"), int | float):
+        words.append(f"agent {score['score']:.0f}")
+    seconds = card.training.get("seconds")
+    if isinstance(seconds, int | float):
+        words.append(f"trained {clock(seconds)}")
+    return Offer(name, title_of(name, card.game), " · ".join(words) or "not measured yet", level, path)
+
+
+def report_of(path: Path) -> dict[str, Any] | None:
+    """The fidelity report that lies beside a checkpoint, if there is a whole one."""
+    try:
+        report = json.loads((path / "fidelity.json").read_text())
+    except (OSError, ValueError):
+        return None
+    fits = isinstance(report, dict) and report.get("format") == "diamond-fidelity-1"
+    return report if fits else None
+
+
+def true_for(report: dict[str, Any] | None) -> int | None:
+    """Steps for which the dream is nearer to the truth than the last real frame, held."""
+    if report is None:
+        return None
+    dream, held = report["psnr"]["dream"]["mean"], report["psnr"]["copy_last"]["mean"]
+    for i, (x, y) in enumerate(zip(dream, held, strict=False)):
+        if x is None or y is None or x < y:
+            return i
+    return len(dream)
+
+
+def title_of(name: str, game: str) -> str:
+    """'MsPacman' -> 'Ms Pacman', 'gym:CartPole-v1' -> 'Cart Pole'; a moment keeps its run's name."""
+    if "@" in name:
+        run, _, epoch = name.rpartition("@")
+        return f"{run}, epoch {epoch}"
+    word = name if name.lower() != game.lower() else game
+    word = re.sub(r"-v\d+$", "", word.removeprefix("gym:"))
+    return re.sub(r"(?<=[a-z])(?=[A-Z])", " ", word[:1].upper() + word[1:])
+
+
+@lru_cache(maxsize=64)
+def poster(path: Path, sha256: str) -> bytes:
+    """The newest frame of a checkpoint's first start, as PNG; the hash tells a changed checkpoint from the old one."""
+    file = io.BytesIO()
+    Image.fromarray(rgb(read_weights(path / STARTS)["frames"][0, -1].numpy())).save(file, "PNG")
+    return file.getvalue()
+
+
+def rgb(frame: np.ndarray) -> np.ndarray:
+    """(c, h, w) uint8, grey or colour -> (h, w, 3)."""
+    image = np.moveaxis(frame, 0, -1)
+    return np.ascontiguousarray(np.broadcast_to(image, (*image.shape[:2], 3)))
+
+
+def film(frames: list[np.ndarray]) -> bytes:
+    """Images (h, w, 3) as a looping WebP, every pixel as it is."""
+    first, *rest = (Image.fromarray(frame) for frame in frames)
+    file = io.BytesIO()
+    first.save(file, "WEBP", save_all=True, append_images=rest, duration=67, loop=0, lossless=True, method=2)
+    return file.getvalue()

@@ -1,0 +1,116 @@
+// The way to the server: events as JSON, pictures as packets, and patience when the connection is lost.
+
+const GRACE = 60, HELLO = 1;
+
+export const base = new URL("..", import.meta.url);
+
+/** The token of this page's address, for pages that live in other sites and have no cookie. */
+export const token = new URLSearchParams(location.search).get("token");
+
+/** The address of something on this server. */
+export function at(path, query = {}) {
+  const url = new URL(path, base);
+  for (const [name, value] of Object.entries(query)) url.searchParams.set(name, value);
+  if (token) url.searchParams.set("token", token);
+  return url.href;
+}
+
+/** JSON from the server; an Error with its own words where it refuses. */
+export async function ask(path, options = {}) {
+  const answer = await fetch(at(path), options);
+  const text = await answer.text();
+  if (!answer.ok) throw new Error(short(text) || `the server answered ${answer.status}`);
+  return JSON.parse(text);
+}
+
+function short(text) {
+  try { return JSON.parse(text).detail; } catch { return text.slice(0, 200); }
+}
+
+export class Link {
+  /** `on` is told every event: on(name, fields, images). */
+  constructor(on, first) {
+    this.on = on;
+    this.first = first;
+    this.secret = null;
+    this.closed = false;
+    this.lostAt = null;
+    this.drawn = -1;
+    this.connect();
+  }
+
+  connect() {
+    const url = new URL(at("ws"));
+    url.protocol = url.protocol.replace("http", "ws");
+    const socket = this.socket = new WebSocket(url);
+    socket.binaryType = "arraybuffer";
+    socket.onopen = () => {
+      this.send("join", this.secret ? { resume: this.secret } : this.first);
+      this.pinging = setInterval(() => this.send("ping", { n: Math.round(performance.now()) }), 2000);
+    };
+    socket.onmessage = (event) => this.take(event.data);
+    socket.onclose = (event) => this.ended(event);
+  }
+
+  send(t, fields = {}) {
+    if (this.socket.readyState === HELLO) this.socket.send(JSON.stringify({ t, ...fields }));
+  }
+
+  async take(data) {
+    if (typeof data === "string") {
+      const { t, ...fields } = JSON.parse(data);
+      if (t === "opened") this.secret = fields.secret ?? null;
+      if (t === "hello" || t === "opened") this.lostAt = null;
+      if (t === "pong") this.on("ping", { ms: performance.now() - fields.n });
+      else this.on(t, fields);
+      return;
+    }
+    const { kind, fields, images } = unpacked(data);
+    const pictures = await Promise.all(images.map((png) => createImageBitmap(
+      new Blob([png], { type: "image/png" }), { colorSpaceConversion: "none", premultiplyAlpha: "none" })));
+    if (kind === 0) {
+      // decoding may overtake: what is older than what is seen is not drawn, but told to have come
+      const late = fields.seq < this.drawn;
+      if (!late) { this.drawn = fields.seq; this.on("view", fields, pictures); }
+      this.send("got", { seq: fields.seq });
+    } else {
+      this.on("sheet", fields, pictures);
+    }
+  }
+
+  ended(event) {
+    clearInterval(this.pinging);
+    if (this.closed) return;
+    if (event.code >= 4000 || event.code === 1008) {
+      this.closed = true;
+      this.on("gone", { code: event.code, why: event.reason || "the server ended this dream" });
+      return;
+    }
+    this.drawn = -1;
+    this.lostAt ??= performance.now();
+    const away = (performance.now() - this.lostAt) / 1000;
+    this.on("lost", { left: Math.max(0, Math.round(GRACE - away)), held: this.secret !== null && away < GRACE });
+    if (away > GRACE) this.secret = null;
+    this.retry = setTimeout(() => this.connect(), Math.min(4000, 250 + away * 150));
+  }
+
+  close() {
+    this.closed = true;
+    clearTimeout(this.retry);
+    this.send("leave");
+    this.socket.close(1000);
+  }
+}
+
+export function unpacked(data) {
+  const view = new DataView(data);
+  const count = view.getUint8(2), size = view.getUint32(3, true);
+  const fields = JSON.parse(new TextDecoder().decode(new Uint8Array(data, 7, size)));
+  const images = [];
+  for (let i = 0, at = 7 + size; i < count; i++) {
+    const length = view.getUint32(at, true);
+    images.push(new Uint8Array(data, at + 4, length));
+    at += 4 + length;
+  }
+  return { kind: view.getUint8(1), fields, images };
+}

@@ -1,0 +1,1 @@
+"""The tabs around the dream: Gradio's shell in our colours."""
