@@ -12,13 +12,15 @@ from collections.abc import Callable
 from typing import Any
 
 COMMANDS = {
-    "play": ("app.commands.play", "play", "step into a dream (until the player exists: dream one to a video)"),
+    "play": ("app.commands.play", "play", "step into a dream: play [GAME|CHECKPOINT]"),
     "train": ("app.commands.train", "train", "train a world and an agent: --game Pong --preset playground --run DIR"),
     "collect": ("app.commands.data", "collect", "gather a dataset: --game Pong --steps 100000 --out DIR"),
+    "browse": ("app.commands.play", "browse", "look at recorded play: browse DATASET|RUN|TAPES"),
     "record": ("app.commands.play", "record", "a dream as a video: record CKPT --out dream.mp4 [--twin]"),
     "evaluate returns": ("app.commands.evaluate", "returns", "the agent's score in the real game"),
     "evaluate fidelity": ("app.commands.evaluate", "fidelity", "how true the dream is, on held-out episodes"),
     "evaluate aggregate": ("app.commands.evaluate", "aggregate", "scores over games, with intervals"),
+    "bench": ("app.commands.bench", "bench", "how fast everything runs on this machine, beside the plain path"),
     "import": ("app.commands.data", "import_", "bring in a published .pt checkpoint, from a file or the Hub"),
     "export": ("app.commands.data", "export", "a compact copy of a checkpoint or of a run's newest moment"),
     "games": ("app.commands.data", "games", "list the games and the installed checkpoints"),

@@ -1,4 +1,4 @@
-"""`diamond record` and, until there is a window, `diamond play`: dreams as videos."""
+"""`diamond play` and `diamond browse` in a window, and `diamond record`: dreams as videos."""
 
 from __future__ import annotations
 
@@ -49,26 +49,67 @@ def record(args: list[str]) -> None:
 
 @dataclass(frozen=True)
 class Play:
-    """Steps into a dream. Until there is a window it is dreamt by the agent and written to a video."""
+    """Steps into a dream, in a window. Without a display it is dreamt by the agent and written to a video."""
 
     checkpoint: Positional[str | None] = None
-    """A name, a checkpoint folder or a run; default: the first that is installed."""
+    """A name, a checkpoint folder or a run; default: choose from pictures of all that are installed."""
+    seed: int | None = None
+    """Of the game that the dream begins with and of its luck; default: another one each time."""
+    device: str = "auto"
     out: Path | None = None
-    """The video; default: GAME-dream.mp4 in this folder."""
+    """Without a display: the video; default: GAME-dream.mp4 in this folder."""
     frames: int = 300
+    """Without a display: its length."""
 
 
 def play(args: list[str]) -> None:
-    """The shipped dream, as a video in the current folder."""
+    """Opens the window, or says why it cannot and does without."""
     c: Play = parse(Play, "play", args)
+    from app.desktop.window import display_missing
+
+    reason = display_missing()
+    if reason is not None:
+        without_window(c, reason)
+        return
+    from app.desktop.start import play as open_window
+
+    open_window(c.checkpoint, seed=c.seed, device=c.device)
+
+
+def without_window(c: Play, reason: str) -> None:
+    """Here the web player takes over once it exists; until then a dream becomes a video."""
     from diamond_core.training.library import installed
 
     names = list(installed())
     checkpoint = c.checkpoint or (names[0] if names else None)
     if checkpoint is None:
         raise ValueError("no dream is installed: train one with diamond train --game Pong --run runs/Pong")
-    print(f"no window yet: dreaming {checkpoint} to a video")
-    write(Record(checkpoint, c.out or Path(f"{Path(checkpoint).name}-dream.mp4"), c.frames, overwrite=c.out is None))
+    print(f"no window here ({reason}): dreaming {checkpoint} to a video")
+    write(Record(checkpoint, c.out or Path(f"{Path(checkpoint).name}-dream.mp4"), c.frames, seed=c.seed or 0,
+                 device=c.device, overwrite=c.out is None))
+
+
+@dataclass(frozen=True)
+class Browse:
+    """Shows recorded play in a window: scrub through episodes, with rewards and ends on a timeline."""
+
+    source: Positional[Path]
+    """A dataset, a run, an episode file, a tape or a folder of tapes."""
+    checkpoint: str | None = None
+    """Dreams the tapes again; default: the installed checkpoint whose weights recorded them."""
+
+
+def browse(args: list[str]) -> None:
+    """Opens the window on data."""
+    c: Browse = parse(Browse, "browse", args)
+    from app.desktop.window import display_missing
+
+    reason = display_missing()
+    if reason is not None:
+        raise ValueError(f"no window here ({reason}): browsing needs a display")
+    from app.desktop.start import browse as open_window
+
+    open_window(c.source, checkpoint=c.checkpoint)
 
 
 def write(c: Record) -> None:

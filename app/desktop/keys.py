@@ -1,0 +1,129 @@
+"""Which key does what in the window, and the file in which a person changes it. Our own.
+
+The keys that play (arrows, WASD, space) belong to `app.session.controls`; these are all others.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+import pygame
+from pygame.event import Event
+
+KeyMap = Mapping[str, tuple[str, ...]]
+"""Command -> names of keys, each as pygame calls the key or as the character that it types."""
+COMMANDS: dict[str, tuple[tuple[str, ...], str]] = {
+    "view": (("tab",), "dream, reality, both"),
+    "help": (("f1", "?"), "all keys"),
+    "back": (("escape",), "back to the games"),
+    "pause": (("p",), "pause, go on"),
+    "step": ((".",), "one step"),
+    "rewind": ((",",), "go back, hold to go on"),
+    "reset": (("backspace",), "begin anew"),
+    "slower": (("[", "-"), "slower"),
+    "faster": (("]", "+", "="), "faster"),
+    "who": (("h",), "who plays"),
+    "wake": (("k",), "wake up, fall asleep"),
+    "resync": (("l",), "dream from reality's frames"),
+    "difference": (("g",), "show the difference"),
+    "futures": (("f",), "all futures from here"),
+    "paint": (("b",), "paint into the dream"),
+    "denoising": (("v",), "how the frame is drawn"),
+    "mind": (("n",), "what the agent thinks"),
+    "knobs": (("m",), "knobs of the dream"),
+    "record": (("r",), "record a tape"),
+    "save": (("f5",), "save this dream"),
+    "load": (("f9",), "load the saved dream"),
+    "fullscreen": (("f11",), "full screen"),
+    "hide": (("f2",), "hide all but the picture"),
+}
+"""Command -> its keys, and what it does in a few words."""
+GROUPS = {
+    "See": ("view", "difference", "mind", "denoising", "hide", "fullscreen"),
+    "Time": ("pause", "step", "rewind", "slower", "faster", "reset"),
+    "Worlds": ("wake", "resync", "futures", "paint", "knobs"),
+    "Play": ("who", "record", "save", "load", "help", "back"),
+}
+"""The help page's groups, in its order."""
+CAPS = {"escape": "Esc", "backspace": "Back", "return": "Enter", "left": "←", "right": "→", "up": "↑", "down": "↓"}
+IGNORED = pygame.KMOD_ALT | pygame.KMOD_META | pygame.KMOD_CTRL
+"""With one of these held, a key belongs to the system."""
+
+
+class Keyboard:
+    """The keys as this person has them."""
+
+    def __init__(self, path: Path | None = None) -> None:
+        """Raises ValueError where the file cannot be understood."""
+        self._path = path or config_folder() / "window-keys.json"
+        self.keys = load_keys(self._path)
+
+    def command_of(self, event: Event) -> str | None:
+        """The command that a pressed key stands for."""
+        if event.mod & IGNORED:
+            return None
+        pressed = {name_of(event), getattr(event, "unicode", "").lower()} - {""}
+        return next((command for command, names in self.keys.items() if pressed & set(names)), None)
+
+    def cap(self, command: str) -> str:
+        """What stands on the first key of a command."""
+        return cap(self.keys[command][0]) if self.keys[command] else ""
+
+    def bind(self, command: str, key: str) -> None:
+        """The key now means this command and no other; kept for the next time."""
+        freed = {other: tuple(name for name in names if name != key) for other, names in self.keys.items()}
+        self.keys = freed | {command: (key,)}
+        save_keys(self._path, self.keys)
+
+
+def default_keys() -> dict[str, tuple[str, ...]]:
+    """The keys as they come."""
+    return {command: keys for command, (keys, _) in COMMANDS.items()}
+
+
+def cap(key: str) -> str:
+    """What stands on a key."""
+    return CAPS.get(key) or (key.upper() if len(key) == 1 or key[1:].isdecimal() else key.title())
+
+
+def name_of(event: Event) -> str:
+    """A key's name, in lower case."""
+    return pygame.key.name(event.key).lower()
+
+
+def config_folder() -> Path:
+    """Where this person's settings lie."""
+    if sys.platform == "win32":
+        base = Path(os.environ.get("APPDATA") or Path.home() / "AppData" / "Roaming")
+    elif sys.platform == "darwin":
+        base = Path.home() / "Library" / "Application Support"
+    else:
+        base = Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config")
+    return base / "diamond"
+
+
+def load_keys(path: Path) -> dict[str, tuple[str, ...]]:
+    """Command -> keys: the usual ones, changed by a JSON file where there is one. Raises ValueError."""
+    if not path.is_file():
+        return default_keys()
+    hope = f'expected {{"pause": ["p"], ...}} with commands out of {", ".join(COMMANDS)}; delete it for the usual keys'
+    try:
+        changed = json.loads(path.read_text(encoding="utf-8"))
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} is no list of keys ({error}): {hope}") from error
+    if not isinstance(changed, dict) or not set(changed) <= set(COMMANDS) or not all(
+            isinstance(keys, list) and all(isinstance(key, str) for key in keys) for keys in changed.values()):
+        raise ValueError(f"{path} is no list of keys: {hope}")
+    return default_keys() | {command: tuple(key.lower() for key in keys) for command, keys in changed.items()}
+
+
+def save_keys(path: Path, keys: KeyMap) -> None:
+    """Writes what differs from the usual keys."""
+    usual = default_keys()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    changed = {command: list(names) for command, names in keys.items() if names != usual[command]}
+    path.write_text(json.dumps(changed, indent=2) + "\n", encoding="utf-8")

@@ -1,0 +1,103 @@
+"""The mouse: dragging through time on the strip, and painting. Our own."""
+
+from __future__ import annotations
+
+from pygame import Rect
+
+from app.desktop import strip
+from app.desktop.game import Game, Snapshot
+from app.desktop.orders import scrub, stroke, undo
+from app.desktop.pen import Colour
+
+
+def line(start: tuple[int, int], end: tuple[int, int]) -> list[tuple[int, int]]:
+    """The pixels from one to another, the first one left out."""
+    (x0, y0), (x1, y1) = start, end
+    n = max(abs(x1 - x0), abs(y1 - y0))
+    return [(round(x0 + (x1 - x0) * i / n), round(y0 + (y1 - y0) * i / n)) for i in range(1, n + 1)]
+
+
+class Scrubber:
+    """Dragging on the timeline."""
+
+    def __init__(self, game: Game) -> None:
+        self._game = game
+        self.held = False
+        self.target: int | None = None
+
+    def press(self, bar: Rect, place: tuple[int, int], now: Snapshot) -> bool:
+        """Whether the strip was hit; if so time goes there."""
+        if not bar.inflate(0, bar.height).collidepoint(place) or not len(now.marks):
+            return False
+        self.held = True
+        self.move(bar, place, now)
+        return True
+
+    def move(self, bar: Rect, place: tuple[int, int], now: Snapshot) -> None:
+        """Time follows the mouse; only the newest place counts."""
+        target = now.first + strip.step_at(bar, place[0], now.marks)
+        if target != self.target:
+            self.target = target
+            self._game.ask("Going back", scrub(target), key="scrub")
+
+    def release(self) -> None:
+        """Let go."""
+        self.held, self.target = False, None
+
+
+class Brush:
+    """Painting on the frozen frame: colour, width, strokes that can be taken back."""
+
+    def __init__(self, game: Game) -> None:
+        self._game = game
+        self.colour: Colour = (255, 255, 255)
+        self.radius = 1
+        self._strokes: list[int] = []
+        self._last: tuple[int, int] | None = None
+
+    @property
+    def held(self) -> bool:
+        """Whether a stroke is under way."""
+        return self._last is not None
+
+    @staticmethod
+    def pixel(box: Rect, place: tuple[int, int], now: Snapshot) -> tuple[int, int]:
+        """Column and row of the frame under the mouse; outside the frame too."""
+        h, w = now.view.frame.shape[:2]
+        return (place[0] - box.left) * w // box.width, (place[1] - box.top) * h // box.height
+
+    def press(self, at: tuple[int, int], *, deep: bool) -> None:
+        """A stroke begins."""
+        self._strokes.append(0)
+        self._last = at
+        self._dab([at], deep)
+
+    def move(self, at: tuple[int, int], *, deep: bool) -> None:
+        """The stroke goes on, without gaps."""
+        if self._last is not None and at != self._last:
+            self._dab(line(self._last, at), deep)
+            self._last = at
+
+    def release(self) -> None:
+        """The stroke ends."""
+        self._last = None
+
+    def _dab(self, points: list[tuple[int, int]], deep: bool) -> None:
+        self._strokes[-1] += len(points)
+        self._game.ask("Painting", stroke(points, self.radius, self.colour, deep))
+
+    def take_back(self) -> None:
+        """The newest stroke."""
+        if self._strokes:
+            self._game.ask("Taking it back", undo(self._strokes.pop()))
+
+    def forget(self) -> None:
+        """A step was dreamt from the painted frame: strokes before it stay."""
+        self._strokes.clear()
+        self._last = None
+
+    def pick(self, at: tuple[int, int], now: Snapshot) -> None:
+        """The colour of a pixel."""
+        h, w = now.view.frame.shape[:2]
+        red, green, blue = now.view.frame[min(max(at[1], 0), h - 1), min(max(at[0], 0), w - 1)]
+        self.colour = int(red), int(green), int(blue)

@@ -1,0 +1,100 @@
+"""Opens the window and builds what belongs in it: the worker, the picker, a game, or data to look at. Our own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from random import SystemRandom
+from typing import TYPE_CHECKING
+
+from app.desktop.browse import Browse
+from app.desktop.game import Game, SharedControls
+from app.desktop.gamepad import Gamepads
+from app.desktop.keys import Keyboard, config_folder
+from app.desktop.picker import Picker
+from app.desktop.play import Play
+from app.desktop.player import Player, Scene
+from app.desktop.window import Window
+from app.desktop.worker import Worker
+
+if TYPE_CHECKING:
+    from app.session.library import Entry
+    from app.session.session import Session
+
+Load = Callable[[Callable[[str], None]], "Session"]
+Prepare = Callable[["Session"], None]
+
+
+class Desk:
+    """What all scenes of one window share."""
+
+    def __init__(self, window: Window, worker: Worker, *, seed: int | None = None, device: str = "auto") -> None:
+        self._window, self._worker = window, worker
+        self._seed, self._device = seed, device
+        self._keyboard, self._pads = Keyboard(), Gamepads()
+
+    def picker(self) -> Scene:
+        """The worlds to choose from."""
+        return Picker(self._worker, installed_worlds, self.play, self._pads)
+
+    def play(self, checkpoint: str, prepare: Prepare | None = None, *, must_begin: bool = False) -> Scene:
+        """One world: a name, a checkpoint folder or a run."""
+        game = Game(self._worker, Path(checkpoint).name, loader(checkpoint, self._seed, self._device, prepare))
+        return Play(game, self._keyboard, self._pads, self.picker, self._window.toggle_full_screen,
+                    must_begin=must_begin)
+
+
+def play(checkpoint: str | None = None, *, seed: int | None = None, device: str = "auto",
+         prepare: Prepare | None = None) -> None:
+    """Opens the window and stays until it is closed. `prepare` is given the session before it begins, on the worker.
+
+    Raises ValueError where the named checkpoint cannot be played.
+    """
+    window, worker = Window(), Worker()
+    try:
+        desk = Desk(window, worker, seed=seed, device=device)
+        scene = desk.picker() if checkpoint is None else desk.play(checkpoint, prepare, must_begin=True)
+    except BaseException:
+        window.close()
+        worker.close()
+        raise
+    Player(window, worker, scene).run()
+
+
+def browse(source: Path, *, checkpoint: str | None = None) -> None:
+    """Opens the window on recorded play."""
+    from app.desktop.reels import open_shelf
+
+    window, worker = Window(f"Diamond: {source.name}"), Worker()
+    Player(window, worker, Browse(worker, lambda: open_shelf(source, checkpoint))).run()
+
+
+def installed_worlds() -> Sequence[Entry]:
+    """All that the picker offers."""
+    from app.session.library import entries
+
+    return entries()
+
+
+def loader(checkpoint: str, seed: int | None, device: str, prepare: Prepare | None = None) -> Load:
+    """Makes a session of a checkpoint; says what it is at."""
+    def load(say: Callable[[str], None]) -> Session:
+        say("Starting the engine")
+        from app.session.controls import load_keymap
+        from app.session.session import Session
+        from diamond_core.config import RuntimeConfig
+        from diamond_core.training import library
+
+        say("Reading the weights")
+        agent = library.load(checkpoint, device)
+        world = agent.world(runtime=RuntimeConfig(device=device))
+        say("Beginning a game to dream of")
+        keys = config_folder() / "play-keys.json"
+        assert agent.card is not None, "checkpoints have a card"
+        controls = SharedControls(agent.card.action_names, load_keymap(keys) if keys.is_file() else None)
+        session = Session(agent, world, seed=SystemRandom().randrange(10_000) if seed is None else seed,
+                          controls=controls)
+        if prepare is not None:
+            prepare(session)
+        return session
+    return load
