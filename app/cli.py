@@ -19,6 +19,7 @@ COMMANDS = {
     "record": ("app.commands.play", "record", "a dream as a video: record CKPT --out dream.mp4 [--twin]"),
     "evaluate returns": ("app.commands.evaluate", "returns", "the agent's score in the real game"),
     "evaluate fidelity": ("app.commands.evaluate", "fidelity", "how true the dream is, on held-out episodes"),
+    "evaluate schedules": ("app.commands.evaluate", "schedules", "which noise levels serve few denoising steps best"),
     "evaluate aggregate": ("app.commands.evaluate", "aggregate", "scores over games, with intervals"),
     "bench": ("app.commands.bench", "bench", "how fast everything runs on this machine, beside the plain path"),
     "import": ("app.commands.data", "import_", "bring in a published .pt checkpoint, from a file or the Hub"),

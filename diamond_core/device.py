@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import ctypes
+import os
+import platform
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
 
 from diamond_core.config import RuntimeConfig
+
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
+"""Names of glibc's malloc.h."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +49,8 @@ def resolve(config: RuntimeConfig = RuntimeConfig()) -> Runtime:
              "auto": torch.bfloat16 if fast else torch.float32}[config.precision]
     # Compiling takes most of a minute on a CPU and needs a C++ compiler there: only when asked for
     compiles = {"on": True, "off": False, "auto": device.type == "cuda"}[config.compile]
-    channels_last = {"on": True, "off": False, "auto": device.type != "mps"}[config.channels_last]
+    # without bfloat16 a CPU trains an eighth faster in the plain layout
+    channels_last = {"on": True, "off": False, "auto": fast and device.type != "mps"}[config.channels_last]
     return Runtime(device, dtype, channels_last, compiles)
 
 
@@ -68,3 +77,36 @@ def has_bfloat16(device: torch.device) -> bool:
     # torch 2.6 has no public question for this; a build without the private one runs in float32
     ask = getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)
     return device.type == "cpu" and bool(ask())
+
+
+def keep_memory(keep: bool = True) -> bool:
+    """Tells the C library to keep freed memory for the next allocation (or not); whether it listened.
+
+    A training update frees and asks for gigabytes in large blocks. glibc hands each back to the kernel, which then
+    clears every page again: two fifths of an update's time on a CPU.
+    """
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (AttributeError, OSError, TypeError):
+        return False
+    small, large = 128 << 10, (1 << 31) - 1
+    heard = [mallopt(option, large if keep else small) for option in (M_MMAP_THRESHOLD, M_TRIM_THRESHOLD)]
+    return all(heard)
+
+
+def describe_machine() -> dict[str, Any]:
+    """Processor, cores, what it multiplies fast, memory, accelerator and versions, for people to read."""
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.exists() else []
+    fields = dict(line.split(":", 1) for line in reversed(lines) if ":" in line)
+    fields = {name.strip(): value.strip() for name, value in fields.items()}
+    flags = fields.get("flags", "").split()
+    known = ("avx2", "avx512f", "avx512_bf16", "avx512_vnni", "amx_bf16", "amx_int8")
+    machine: dict[str, Any] = {
+        "processor": fields.get("model name") or platform.processor() or platform.machine(),
+        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "threads": torch.get_num_threads(), "instructions": [flag for flag in known if flag in flags],
+        "system": platform.system(), "python": platform.python_version(), "torch": torch.__version__}
+    if torch.cuda.is_available():
+        machine["gpu"] = torch.cuda.get_device_name()
+    return machine

@@ -18,7 +18,7 @@ LEVELS = {
 ONLY_IN = {
     "ale_py": {"diamond_core/envs"}, "cv2": {"diamond_core/envs"}, "pygame": {"app/desktop"}, "gradio": {"app/web"},
     "fastapi": {"app/web"}, "matplotlib": {"diamond_core/evaluation"}, "huggingface_hub": {"diamond_core/training"},
-    "tyro": {"app/cli.py", "app/commands"},
+    "openvino": {"diamond_core/world/openvino_runtime.py"}, "tyro": {"app/cli.py", "app/commands"},
 }
 ATTICS = {"utils", "common", "helpers", "misc"}
 SOURCES = sorted(p for room in ("diamond_core", "app") for p in (ROOT / room).rglob("*.py"))
@@ -64,7 +64,7 @@ def test_shape_of_files(path):
 
 
 def test_importing_the_core_pulls_in_no_screen_and_no_server():
-    unwanted = ("pygame", "gradio", "fastapi", "matplotlib", "tensorboard", "scipy")
+    unwanted = ("pygame", "gradio", "fastapi", "matplotlib", "tensorboard", "scipy", "openvino")
     code = f"import sys, diamond_core; print(*[m for m in {unwanted} if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)
     assert done.stdout.strip() == ""

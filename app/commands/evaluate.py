@@ -158,3 +158,44 @@ def summary(report: dict[str, Any]) -> list[str]:
         else:
             lines.append(f"  average precision of {name}: unknown, the held-out play has no such event")
     return lines
+
+
+@dataclass(frozen=True)
+class Schedules:
+    """Compares the noise levels of one, two and three denoising steps on held-out episodes."""
+
+    checkpoint: Positional[str]
+    """A name, a checkpoint folder or a run."""
+    dataset: Path
+    """Episodes that the world was not trained on."""
+    rollouts: int = 32
+    horizon: int = 100
+    seed: int = 0
+    device: str = "auto"
+
+
+def schedules(args: list[str]) -> None:
+    """Prints the one-step and the long-run error of each schedule."""
+    c: Schedules = parse(Schedules, "evaluate schedules", args)
+    from tqdm import tqdm
+
+    from diamond_core.config import RuntimeConfig
+    from diamond_core.evaluation.schedules import compare_schedules
+    from diamond_core.replay import Dataset, DatasetInfo
+    from diamond_core.training.library import load
+
+    agent = load(c.checkpoint, c.device)
+    assert agent.card is not None
+    dataset = Dataset.open(c.dataset, DatasetInfo(agent.card.game, tuple(agent.card.action_names),
+                                                  agent.config.frame_shape))
+    world = agent.world(runtime=RuntimeConfig(device=c.device))
+    with tqdm(leave=False, unit=" schedules") as bar:
+        def watch(what: str, done: int, total: int) -> None:
+            bar.total, bar.n = total, done
+            bar.set_description_str(what)
+        found = compare_schedules(world, dataset, horizon=c.horizon, num_rollouts=c.rollouts, seed=c.seed, watch=watch)
+    late = f"{c.horizon - c.horizon // 10 + 1} to {c.horizon}"
+    print(f"{agent.card.game}: PSNR in dB of the first step, and of steps {late}")
+    for row in found:
+        sigmas = ", ".join(f"{sigma:.3g}" for sigma in row.sigmas)
+        print(f"  {row.num_steps} steps  [{sigmas}]".ljust(36) + f"{row.one_step_psnr:7.2f} {row.long_psnr:7.2f}")

@@ -13,6 +13,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from diamond_core.config import SamplerConfig
+
 MASK32 = 0xFFFFFFFF
 PHILOX_M = (0xD2511F53, 0xCD9E8D57)
 PHILOX_W = (0x9E3779B9, 0xBB67AE85)
@@ -26,6 +28,13 @@ def karras_sigmas(num_steps: int, sigma_min: float, sigma_max: float, rho: float
     inv_rho = 1 / rho
     sigmas = (sigma_max**inv_rho + i * (sigma_min**inv_rho - sigma_max**inv_rho)) ** rho
     return torch.cat([sigmas, sigmas.new_zeros(1)])
+
+
+def schedule(config: SamplerConfig) -> list[float]:
+    """The noise levels of a sampler, falling, the last 0."""
+    if config.num_steps == 2 and config.two_step_sigma:
+        return [config.sigma_max, config.two_step_sigma, 0.0]
+    return karras_sigmas(config.num_steps, config.sigma_min, config.sigma_max, config.rho).tolist()
 
 
 def training_sigmas(normal: Tensor, mean: float, std: float, sigma_min: float, sigma_max: float) -> Tensor:

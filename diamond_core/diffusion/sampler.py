@@ -9,8 +9,8 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-Denoise = Callable[[Tensor, Tensor], Tensor]
-"""denoise(x, sigma): x (b, c, h, w), sigma (b,) -> the clean image (b, c, h, w)."""
+Denoise = Callable[[Tensor, float], Tensor]
+"""denoise(x, sigma): x (b, c, h, w) at one noise level -> the clean image (b, c, h, w)."""
 Noise = Callable[[int], Tensor]
 """noise(i): fresh standard normal numbers for the i-th churn of a frame, (b, c, h, w)."""
 
@@ -39,7 +39,7 @@ def sample(denoise: Denoise, x: Tensor, sigmas: Sequence[float], *, order: int =
             if noise is None:
                 raise ValueError("churn needs noise: pass noise=, a function of the step's number")
             x = x + math.sqrt(sigma_hat**2 - sigma**2) * s_noise * noise(i)
-        denoised = denoise(x, x.new_full((len(x),), sigma))
+        denoised = denoise(x, sigma)
         if watch is not None:
             watch(i, denoised)
         d = (x - denoised) / sigma_hat
@@ -48,6 +48,6 @@ def sample(denoise: Denoise, x: Tensor, sigmas: Sequence[float], *, order: int =
             x = x + d * dt
         else:
             x_2 = x + d * dt
-            d_2 = (x_2 - denoise(x_2, x.new_full((len(x),), next_sigma))) / next_sigma
+            d_2 = (x_2 - denoise(x_2, next_sigma)) / next_sigma
             x = x + (d + d_2) / 2 * dt
     return x

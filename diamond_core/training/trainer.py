@@ -19,7 +19,7 @@ from diamond_core.agent.actor_critic import ActorCritic
 from diamond_core.agent.policies import AgentPolicy
 from diamond_core.agent.rollout import Rollouts
 from diamond_core.config import LearnerConfig, TrainConfig
-from diamond_core.device import resolve
+from diamond_core.device import keep_memory, resolve
 from diamond_core.envs import action_names, make_env
 from diamond_core.evaluation.returns import human_normalised, play_episodes
 from diamond_core.replay import Prefetcher, SegmentSampler
@@ -53,6 +53,7 @@ class Trainer:
                  should_stop: Callable[[], bool] = lambda: False) -> None:
         self.config, self.run_folder, self.processes, self.should_stop = config, run, processes, should_stop
         self.runtime = resolve(config.runtime)
+        keep_memory()
         self.action_names = action_names(config.game)
         self.position = Position()
         self.last_epoch = config.final_epochs if config.is_static or config.model_free else None

@@ -17,10 +17,11 @@ from torch import Tensor
 
 from diamond_core.config import SamplerConfig
 from diamond_core.device import Runtime, resolve
-from diamond_core.diffusion.noise import gaussian, karras_sigmas, uniform
+from diamond_core.diffusion.noise import gaussian, schedule, uniform
 from diamond_core.diffusion.sampler import check_num_steps, sample
 from diamond_core.pixels import nearest_bytes, to_unit
 from diamond_core.world.denoiser import Denoiser
+from diamond_core.world.engine import Engine, TorchEngine
 from diamond_core.world.reward_end import RewardEndModel
 
 START_STREAM, LUCK_STREAM, CHURN_STREAM = 0, 1, 2
@@ -105,13 +106,20 @@ class World:
         self.denoiser = denoiser
         self.reward_end = reward_end
         self.runtime = runtime or resolve()
+        self.engine: Engine = TorchEngine(denoiser, reward_end, self.runtime)
+        """How the networks run; may be replaced by a faster one between two steps (see `accelerate`)."""
         self.set_sampler(sampler or SamplerConfig())
 
     def set_sampler(self, config: SamplerConfig) -> None:
         """Changes how frames are drawn, from the next step on."""
         check_num_steps(config.num_steps)
         self.sampler = config
-        self.sigmas = karras_sigmas(config.num_steps, config.sigma_min, config.sigma_max, config.rho).tolist()
+        self.sigmas = schedule(config)
+
+    @property
+    def path(self) -> str:
+        """Which engine runs, for people to read."""
+        return self.engine.name
 
     @property
     def num_actions(self) -> int:
@@ -164,25 +172,20 @@ class World:
         c, shape = self.sampler, state.frames.shape[2:]
         draw = partial(gaussian, state.seeds, state.steps)
         past = to_unit(state.frames)
-        with self.runtime.autocast():
-            x = sample(lambda x, sigma: self.denoiser(x, sigma, past, actions),
-                       draw(START_STREAM, shape) * c.temperature, self.sigmas, order=c.order, s_churn=c.s_churn,
-                       s_tmin=c.s_tmin, s_tmax=c.s_tmax, s_noise=c.s_noise,
-                       noise=lambda i: draw(CHURN_STREAM + i, shape), watch=watch)
+        x = sample(self.engine.denoise(past, actions, self.sigmas), draw(START_STREAM, shape) * c.temperature,
+                   self.sigmas, order=c.order, s_churn=c.s_churn, s_tmin=c.s_tmin, s_tmax=c.s_tmax, s_noise=c.s_noise,
+                   noise=lambda i: draw(CHURN_STREAM + i, shape), watch=watch)
         return nearest_bytes(x)
 
     @torch.no_grad()
     def judge(self, state: DreamState, actions: Tensor, next_frames: Tensor
               ) -> tuple[Tensor, Tensor, Tensor, Tensor, tuple[Tensor, Tensor]]:
         """Rewards, ends, their probabilities and the new memory of n transitions; both heads are sampled."""
-        x, y = to_unit(state.frames[:, -1:]), to_unit(next_frames[:, None])
-        with self.runtime.autocast():
-            reward_logits, end_logits, (hx, cx) = self.reward_end(
-                x, actions[:, None], y, (state.hx[None], state.cx[None]))
-        reward_p, end_p = reward_logits[:, 0].softmax(-1), end_logits[:, 0].softmax(-1)[:, 1]
+        said = self.engine.judge(to_unit(state.frames[:, -1]), actions, to_unit(next_frames), state.hx, state.cx)
+        reward_p, end_p = said.reward_logits.softmax(-1), said.end_logits.softmax(-1)[:, 1]
         luck = uniform(state.seeds, state.steps, LUCK_STREAM, 2)
         rewards = (luck[:, :1] > reward_p.cumsum(-1)[:, :2]).sum(-1).float() - 1
-        return rewards, luck[:, 1] < end_p, reward_p, end_p, (hx[0].float(), cx[0].float())
+        return rewards, luck[:, 1] < end_p, reward_p, end_p, (said.hx, said.cx)
 
 
 def reseeded(state: DreamState, seeds: Tensor) -> DreamState:

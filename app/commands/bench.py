@@ -1,0 +1,287 @@
+"""`diamond bench`: how fast everything runs on this machine, each beside the plain path in the same run."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, get_args
+
+from tyro.conf import Positional
+
+from app.cli import parse
+
+if TYPE_CHECKING:
+    from diamond_core.evaluation.speed import Timing
+    from diamond_core.training.agent import Agent
+    from diamond_core.world.dream import World
+
+BATCHES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
+Section = Literal["frames", "start", "imagination", "updates", "emulator"]
+SECTIONS: tuple[Section, ...] = get_args(Section)
+Table = list[dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class Bench:
+    """Measures this machine. The plain path is eager float32, one state, as the published player runs it."""
+
+    checkpoint: Positional[str | None] = None
+    """Whose world; default: a world of the paper's size with random weights."""
+    only: tuple[Section, ...] = SECTIONS
+    seconds: float = 20.0
+    """About how long each comparison lasts."""
+    steps: int = 3
+    """Denoising steps."""
+    compile: bool = False
+    """On a CPU: measure torch.compile as well, which takes minutes to compile."""
+    game: str = "Pong"
+    device: str = "auto"
+    out: Path | None = None
+    """A JSON file with the same numbers."""
+    json: bool = False
+    """Print the JSON instead of the table."""
+
+
+def bench(args: list[str]) -> None:
+    """Prints the table, or the JSON."""
+    c: Bench = parse(Bench, "bench", args)
+    from diamond_core.device import describe_machine
+
+    def say(text: str) -> None:
+        print(f"  ... {text}", file=sys.stderr, flush=True)
+
+    with tempfile.TemporaryDirectory() as scratch:
+        path = Path(scratch) / "world"
+        agent = prepare(c, path)
+        report: dict[str, Any] = {"format": "diamond-bench-1", "machine": describe_machine(),
+                                  "world": c.checkpoint or "paper-size, random weights", "steps": c.steps}
+        measures = {"frames": frames, "start": start, "imagination": imagination, "updates": updates,
+                    "emulator": emulator}
+        for name in c.only:
+            report[name] = measures[name](c, agent, path, say)
+    if c.out is not None:
+        c.out.write_text(json.dumps(report, indent=1) + "\n")
+    print(json.dumps(report, indent=1) if c.json else table(report))
+
+
+def prepare(c: Bench, path: Path) -> Agent:
+    """The agent to measure, kept in a folder too so that a fresh process can load it."""
+    import torch
+
+    from diamond_core.config import AgentConfig
+    from diamond_core.envs import action_names
+    from diamond_core.training.agent import Agent
+    from diamond_core.training.checkpoint import Card, save_checkpoint
+    from diamond_core.training.library import load
+
+    if c.checkpoint is not None:
+        agent = load(c.checkpoint, "cpu")
+    else:
+        names = action_names(c.game)
+        torch.manual_seed(0)
+        agent = Agent.from_config(AgentConfig(), len(names))
+        with torch.no_grad():
+            for p in agent.parameters():
+                if not p.any():  # layers that begin at zero would hide errors and denormal numbers
+                    p.normal_(std=0.02)
+        frames = torch.randint(0, 256, (2, 4, *agent.config.frame_shape), dtype=torch.uint8)
+        agent.starts = {"frames": frames, "actions": torch.zeros(2, 4, dtype=torch.int64)}
+        agent.card = Card(c.game, list(names), agent.config, training={}, metrics={})
+    assert agent.card is not None
+    save_checkpoint(path, agent, agent.card, agent.starts)
+    return agent.eval()
+
+
+def worlds(c: Bench, agent: Agent, say: Any) -> dict[str, World]:
+    """The plain world first, then every path that this machine has."""
+    import copy
+
+    from diamond_core.config import RuntimeConfig
+    from diamond_core.world.accelerate import fastest
+
+    sampler = replace(agent.config.sampler, num_steps=c.steps)
+
+    def world(**options: Any) -> World:
+        return copy.deepcopy(agent).world(sampler, RuntimeConfig(device=c.device, **options))
+
+    found = {"plain": world(precision="float32", channels_last="off", compile="off")}
+    eager = world(compile="off")
+    found[eager.path] = eager
+    for options in [{}, {"compile": "on"}] if c.compile and eager.runtime.device.type == "cpu" else [{}]:
+        fast = world(**options)
+        say("looking for faster paths")
+        try:
+            engine = fastest(fast, agent.config.frame_shape)
+        except Exception as error:  # a compiler's failure is a row of the table, not the end of it
+            say(str(error))
+            continue
+        if engine is not None:
+            fast.engine = engine
+            found[fast.path] = fast
+    return found
+
+
+def frames(c: Bench, agent: Agent, path: Path, say: Any) -> Table:
+    """Whole frames of one dream: denoising, reward and end."""
+    from diamond_core.evaluation.speed import difference_db, dreaming, side_by_side
+
+    there = worlds(c, agent, say)
+    say(f"one dream on {len(there)} paths")
+    plain = there["plain"]
+    state = agent.dream(plain)
+    timings = side_by_side({name: dreaming(world, state.to(world.runtime.device)) for name, world in there.items()},
+                           plain.runtime, c.seconds, least=10)
+    return [{"path": name, **timing.to_json(), "frames_a_second": 1 / timing.quantile(0.5),
+             "ratio": timings["plain"].quantile(0.5) / timing.quantile(0.5),
+             "agrees_db": difference_db(plain, there[name], state)} for name, timing in timings.items()]
+
+
+def start(c: Bench, agent: Agent, path: Path, say: Any) -> Table:
+    """A fresh process: its first dreamt frame, the switch to the fast path, its worst stall; then again, cached."""
+    rows: Table = []
+    with tempfile.TemporaryDirectory() as cache:
+        for label in ("first start", "next start"):
+            say(f"{label} in a fresh process")
+            code = f"from app.commands.bench import first_frames; first_frames({str(path)!r}, {c.device!r}, {c.steps})"
+            environment = dict(os.environ, DIAMOND_CACHE=cache, BENCH_STARTED=repr(time.time()),
+                               OMP_WAIT_POLICY="PASSIVE")
+            done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True,
+                                  cwd=Path(__file__).parents[2], check=False)
+            if done.returncode:
+                raise ValueError(f"the fresh process failed: {done.stderr.strip().splitlines()[-1:]}")
+            rows.append({"start": label, **json.loads(done.stdout.splitlines()[-1])})
+    return rows
+
+
+def first_frames(path: str, device: str, steps: int) -> None:
+    """In a fresh process: dreams at 15 Hz until the engine was swapped and 60 frames more; prints JSON."""
+    began = float(os.environ["BENCH_STARTED"])
+    import torch
+
+    from diamond_core.config import RuntimeConfig
+    from diamond_core.training.library import load
+    from diamond_core.world.accelerate import accelerate
+
+    agent = load(path, device)
+    world = agent.world(replace(agent.config.sampler, num_steps=steps), RuntimeConfig(device=device))
+    now, action = agent.dream(world), torch.zeros(1, dtype=torch.int64)
+    now = world.step(now, action).state
+    first = time.time() - began
+    search = accelerate(world, agent.config.frame_shape)
+    before: list[float] = []
+    after: list[float] = []
+    switched: float | None = None
+    while len(after) < 60:
+        running = search.running
+        started = time.perf_counter()
+        now = world.step(now, action).state
+        took = time.perf_counter() - started
+        (before if running else after).append(took)
+        if not running and switched is None:
+            switched = time.time() - began
+        time.sleep(max(0.0, 1 / 15 - took))
+    usual = sorted(before)[len(before) // 2] if before else 0.0
+    print(json.dumps({"first_frame_s": first, "switched_s": switched, "path": world.path,
+                      "worst_stall_ms": 1000 * max([t - usual for t in before] + [0.0]),
+                      "median_after_ms": 1000 * sorted(after)[len(after) // 2], "memory_mb": peak_memory()}))
+
+
+def peak_memory() -> float:
+    """Of this process, in MB."""
+    try:
+        import resource
+    except ImportError:  # not on Windows
+        return float("nan")
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / (1e6 if sys.platform == "darwin" else 1e3)
+
+
+def imagination(c: Bench, agent: Agent, path: Path, say: Any) -> Table:
+    """Imagined steps a second of many dreams at once, on the plain path and on the best one."""
+    from diamond_core.evaluation.speed import imagination as measure
+    from diamond_core.evaluation.speed import players
+
+    there = worlds(c, agent, say)
+    rows: Table = []
+    base = 0.0
+    for name in dict.fromkeys(["plain", list(there)[-1]]):
+        world = there[name]
+        found: dict[int, Timing] = measure(world, agent.dream(world), BATCHES, c.seconds / 4, say)
+        base = base or 1 / found[1].quantile(0.5)
+        rows += [{"path": name, "dreams": n, **timing.to_json(), "steps_a_second": n / timing.quantile(0.5),
+                  "ratio": n / timing.quantile(0.5) / base} for n, timing in found.items()]
+        rows.append({"path": name, "players_at_15_hz": players(found)})
+    return rows
+
+
+def updates(c: Bench, agent: Agent, path: Path, say: Any) -> Table:
+    """One update of each model at the paper's batch sizes: the plain path, and as `diamond train` runs it."""
+    from diamond_core.config import RuntimeConfig, paper
+    from diamond_core.device import keep_memory, resolve
+    from diamond_core.envs import action_names
+    from diamond_core.evaluation.speed import side_by_side
+    from diamond_core.training.speed import PAPER_MS
+    from diamond_core.training.speed import updates as subjects_of
+
+    config = replace(paper(c.game), agent=agent.config)
+    names = action_names(c.game)
+    options = {"plain": RuntimeConfig(device=c.device, precision="float32", channels_last="off", compile="off"),
+               "train": RuntimeConfig(device=c.device, compile="on" if c.compile else "auto")}
+    runtimes = {path: resolve(option) for path, option in options.items()}
+    made = {path: subjects_of(config, names, runtime, path == "train") for path, runtime in runtimes.items()}
+    rows: Table = []
+    for model in PAPER_MS:
+        say(f"updates of the {model.replace('_', ' ')}")
+        timings = side_by_side({path: made[path][model] for path in made}, runtimes["plain"], c.seconds)
+        rows += [{"model": model, "path": path, **timing.to_json(), "paper_ms": PAPER_MS[model],
+                  "ratio": timings["plain"].quantile(0.5) / timing.quantile(0.5)} for path, timing in timings.items()]
+    keep_memory(False)
+    return rows
+
+
+def emulator(c: Bench, agent: Agent, path: Path, say: Any) -> Table:
+    """The real game."""
+    from diamond_core.training.speed import emulator_steps_a_second
+
+    say(f"{c.game} in the emulator")
+    return [{"game": c.game, "steps_a_second": emulator_steps_a_second(c.game)}]
+
+
+def table(report: dict[str, Any]) -> str:
+    """The report for people: what the machine is, then a table a section."""
+    machine = report["machine"]
+    lines = [f"{machine['processor']}, {machine['cores']} cores, {machine['threads']} threads, "
+             f"{' '.join(machine['instructions']) or 'no wide instructions known'}; "
+             f"{machine.get('gpu', 'no CUDA')}; torch {machine['torch']}, Python {machine['python']}",
+             f"world: {report['world']}, {report['steps']} denoising steps; plain = eager float32, one state"]
+    for section in SECTIONS:
+        rows: Table = report.get(section, [])
+        for i, row in enumerate(rows):
+            if i == 0 or row.keys() != rows[i - 1].keys():
+                lines += ["", "  ".join([f"{section:<11}", *(title(key) for key in row)])]
+            lines.append("  ".join([" " * 11, *(cell(key, value) for key, value in row.items())]))
+    return "\n".join(lines)
+
+
+WORDS = ("path", "start", "model", "game")
+
+
+def title(key: str) -> str:
+    """A column's heading."""
+    text = key.replace("_a_second", "/s").replace("_", " ")
+    return f"{text:<32}" if key in WORDS else f"{text:>12}"
+
+
+def cell(key: str, value: Any) -> str:
+    """A value under its heading."""
+    if key in WORDS:
+        return f"{value:<32}"
+    if value is None:
+        return f"{'-':>12}"
+    return f"{value:>12}" if isinstance(value, int) else f"{value:>12.2f}" if value < 1000 else f"{value:>12.0f}"

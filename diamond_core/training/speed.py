@@ -1,0 +1,82 @@
+"""What one update of each model costs, and the emulator's speed. Our own."""
+
+from __future__ import annotations
+
+import copy
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+
+from diamond_core.agent.rollout import Rollouts
+from diamond_core.config import TrainConfig
+from diamond_core.device import Runtime, keep_memory
+from diamond_core.envs import make_env
+from diamond_core.training.agent import Agent
+from diamond_core.training.build import learners_of
+from diamond_core.types import Batch
+from diamond_core.world.dream import World
+from diamond_core.world.imagination import ImaginedEnv
+
+PAPER_MS = {"denoiser": 88.0, "reward_end": 115.0, "actor_critic": 340.0}
+"""An update's milliseconds in the paper, on an RTX 4090 (appendix on training time)."""
+PAPER_IMAGINED = 1570.0
+"""Imagined steps a second there: 32 dreams of 15 steps in the agent's update, with what learning from them takes."""
+
+
+def updates(config: TrainConfig, names: list[str], runtime: Runtime, keeps_memory: bool
+            ) -> dict[str, Callable[[], object]]:
+    """A function for each model that makes one update on made-up play of the right shapes."""
+    torch.manual_seed(0)
+    learners = learners_of(config, names, runtime, 1)
+    agent = Agent(config.agent, *(copy.deepcopy(learners[name].averaged) for name in learners))  # type: ignore[arg-type]
+    world = World(agent.denoiser, agent.reward_end, config.agent.sampler, runtime)
+    k = config.agent.denoiser.num_conditioning_frames
+
+    def starts(_: int) -> tuple[torch.Tensor, torch.Tensor]:
+        batch = made_up(config, names, config.actor_critic.batch_size, k)
+        return batch.frames, batch.actions
+
+    env = ImaginedEnv(world, starts, config.actor_critic.batch_size, config.imagination.horizon)
+    rollouts = Rollouts(env, config.returns.rollout_length, runtime)
+    rollouts.begin(learners["actor_critic"].model, 0)  # type: ignore[arg-type]
+    lengths = {"denoiser": config.segment_length, "reward_end": config.reward_segment}
+    batches: dict[str, Any] = {
+        name: made_up(config, names, getattr(config, name).batch_size, length).map(lambda x: x.to(runtime.device))
+        for name, length in lengths.items()}
+    batches["actor_critic"] = rollouts
+
+    def update(name: str) -> object:
+        keep_memory(keeps_memory)
+        return learners[name].update(endless(batches[name]))
+
+    return {name: lambda name=name: update(name) for name in learners}  # type: ignore[misc]
+
+
+def endless(x: Any) -> Iterator[Any]:
+    """The same batch, again and again."""
+    while True:
+        yield x
+
+
+def made_up(config: TrainConfig, names: list[str], size: int, length: int) -> Batch:
+    """Segments of noise."""
+    never = torch.zeros(size, length, dtype=torch.bool)
+    frames = torch.randint(0, 256, (size, length, *config.agent.frame_shape), dtype=torch.uint8)
+    return Batch(frames, torch.randint(0, len(names), (size, length)), torch.zeros(size, length), never, never, ~never)
+
+
+def emulator_steps_a_second(game: str, num_envs: int = 32, seconds: float = 3.0) -> float:
+    """How fast the real game runs, `num_envs` of it at once, with frames made for an agent."""
+    env = make_env(game, num_envs)
+    env.reset(0)
+    actions = torch.zeros(num_envs, dtype=torch.int64)
+    env.step(actions)
+    started, steps = time.perf_counter(), 0
+    while time.perf_counter() - started < seconds:
+        env.step(actions)
+        steps += num_envs
+    rate = steps / (time.perf_counter() - started)
+    env.close()
+    return rate

@@ -1,0 +1,87 @@
+"""Finds the fastest faithful engine for the machine, beside play, and swaps it in between two steps. Our own."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import torch
+
+from diamond_core.world import compiled, openvino_runtime
+
+if TYPE_CHECKING:
+    from diamond_core.world.dream import World
+    from diamond_core.world.engine import Engine
+
+Tell = Callable[[str], None]
+"""Hears one short line for the person."""
+
+
+class Acceleration:
+    """A search that goes on beside play."""
+
+    def __init__(self, world: World, frame_shape: tuple[int, int, int], tell: Tell) -> None:
+        self.message = "looking for the fastest way to run on this machine"
+        self.world = world
+        self._frame_shape = frame_shape
+        self._tell = tell
+        # a daemon: quitting the player must not wait for a compiler
+        self._thread = threading.Thread(target=self._run, name="accelerate", daemon=True)
+        self._thread.start()
+
+    @property
+    def running(self) -> bool:
+        """Whether something faster may still come."""
+        return self._thread.is_alive()
+
+    def wait(self, timeout: float | None = None) -> str:
+        """Waits for the end of the search; the last message."""
+        self._thread.join(timeout)
+        return self.message
+
+    def _run(self) -> None:
+        started = time.perf_counter()
+        try:
+            engine = fastest(self.world, self._frame_shape)
+        # A compiler or driver may fail in ways of its own, and play goes on without it
+        except Exception as error:
+            self.message = " ".join(str(error).split())[:200] or type(error).__name__
+        else:
+            if engine is not None:
+                self.world.engine = engine
+            self.message = f"{self.world.path}, ready after {time.perf_counter() - started:.1f} s"
+        self._tell(self.message)
+
+
+def accelerate(world: World, frame_shape: tuple[int, int, int], tell: Tell = lambda _: None) -> Acceleration:
+    """Starts looking for a faster engine for frames (c, h, w); `world` dreams on and is switched over when it is found."""
+    return Acceleration(world, frame_shape, tell)
+
+
+def fastest(world: World, frame_shape: tuple[int, int, int]) -> Engine | None:
+    """The engine that suits the device, warmed up; None where the present one is the best known.
+
+    CUDA: compiled and captured. CPU: OpenVINO, or torch.compile where the runtime asks for it. Else: as it is.
+    """
+    runtime = world.runtime
+    if runtime.compile:
+        engine = compiled.build(world.denoiser, world.reward_end, runtime)
+    elif runtime.device.type == "cpu":
+        engine = openvino_runtime.build(world.denoiser, world.reward_end, frame_shape)
+    else:
+        return None
+    warm_up(engine, world, frame_shape)
+    return engine
+
+
+@torch.no_grad()
+def warm_up(engine: Engine, world: World, frame_shape: tuple[int, int, int]) -> None:
+    """One whole frame of nothing, so that the first real one does not wait for buffers."""
+    device, k = world.runtime.device, world.num_conditioning_frames
+    frames, actions = torch.zeros(1, *frame_shape, device=device), torch.zeros(1, dtype=torch.int64, device=device)
+    memory = torch.zeros(1, world.reward_end.config.lstm_dim, device=device)
+    engine.denoise(frames[:, None].expand(-1, k, -1, -1, -1), actions[:, None].expand(-1, k), world.sigmas)(
+        frames, world.sigmas[0])
+    engine.judge(frames, actions, frames, memory, memory)

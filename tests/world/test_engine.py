@@ -1,0 +1,179 @@
+"""Fast paths compute what the plain path computes, failures fall back with a line, and swapping loses no frame."""
+
+from __future__ import annotations
+
+import copy
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from diamond_core.config import SamplerConfig
+from diamond_core.world import accelerate as acceleration
+from diamond_core.world import openvino_runtime
+from diamond_core.world.accelerate import accelerate
+from diamond_core.world.compiled import CompiledNetwork
+from diamond_core.world.dream import World
+from diamond_core.world.engine import BodyModel, HoistedEngine, Judgement, JudgeModel
+from tests.conftest import EXACT, SMALL
+
+SAMPLERS = [SamplerConfig(), SamplerConfig(num_steps=1), SamplerConfig(num_steps=2), SamplerConfig(order=2),
+            SamplerConfig(s_churn=1.0)]
+
+
+def hoisted(world: World) -> HoistedEngine:
+    body, judge = BodyModel(world.denoiser.inner_model), JudgeModel(world.reward_end)
+    return HoistedEngine(world.denoiser, body, lambda *x: Judgement(*judge(*x)), "hoisted")
+
+
+class InFloat64:
+    """The truth."""
+
+    name = "float64"
+
+    def __init__(self, world: World) -> None:
+        self.denoiser = copy.deepcopy(world.denoiser).double()
+        self.judge = world.engine.judge
+
+    def denoise(self, past, actions, sigmas):
+        return lambda x, sigma: self.denoiser(x.double(), x.new_full((len(x),), sigma).double(), past.double(), actions)
+
+
+def dreams(world: World, agent, steps: int, num: int = 1) -> tuple[torch.Tensor, torch.Tensor]:
+    """Frames (n, t, c, h, w) and reward probabilities of the last step."""
+    now, frames = agent.dream(world, num=num), []
+    for i in range(steps):
+        step = world.step(now, (torch.arange(num) + i) % 3)
+        now = step.state
+        frames.append(step.frames)
+    return torch.stack(frames, 1), step.reward_probabilities
+
+
+def psnr(a: torch.Tensor, b: torch.Tensor) -> float:
+    return 10 * torch.log10(255**2 / (a.float() - b.float()).square().mean().clamp(min=1e-9)).item()
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory) -> Path:
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS, ids=str)
+def test_hoisting_changes_nothing_but_rounding(small_agent, sampler):
+    world = small_agent.world(sampler, EXACT)
+    state, actions = small_agent.dream(world, num=3), torch.tensor([0, 1, 2])
+    x = torch.randn(3, 3, 16, 16)
+    past = torch.rand(3, 4, 3, 16, 16) * 2 - 1
+    fast = hoisted(world)
+    ours = fast.denoise(past, state.actions, world.sigmas)
+    plain = world.engine.denoise(past, state.actions, world.sigmas)
+    for sigma in world.sigmas[:-1]:
+        assert (ours(x, sigma) - plain(x, sigma)).abs().max() <= 2.01 / 255, "a byte level at most"
+        inner = world.denoiser.inner_model
+        c = world.denoiser.conditioners(torch.full((3,), sigma))
+        output = inner(x * c.c_in[0], c.c_noise, past.flatten(1, 2) / 0.5, state.actions)
+        body = fast.body(x * c.c_in[0], past.flatten(1, 2) / 0.5,
+                         fast.modulate(inner.noise_emb(c.c_noise[:1]), state.actions)[0])
+        torch.testing.assert_close(body, output, atol=1e-4, rtol=0)
+    before, _ = dreams(world, small_agent, 5)
+    world.engine = fast
+    after, _ = dreams(world, small_agent, 5)
+    # Heun divides a flipped byte by the last noise level and so makes more of it
+    assert psnr(before, after) > (40 if sampler.order == 1 else 25)
+    assert actions.shape == (3,)
+
+
+def test_openvino_dreams_the_same_dreams(small_agent, cache, monkeypatch):
+    """Built in child processes, kept on disk; over 50 frames no further from the truth than rounding takes it."""
+    pytest.importorskip("openvino")
+    monkeypatch.setenv("DIAMOND_CACHE", str(cache))
+    plain, world = small_agent.world(runtime=EXACT), small_agent.world(runtime=EXACT)
+    search = accelerate(world, SMALL.frame_shape)
+    dreams(world, small_agent, 3)  # play goes on meanwhile
+    assert "OpenVINO" in search.wait(120), search.message
+    assert world.path.startswith("OpenVINO")
+    a, rewards_a = dreams(plain, small_agent, 50, num=2)
+    b, rewards_b = dreams(world, small_agent, 50, num=2)
+    assert psnr(a[:, 0], b[:, 0]) > 40
+    # random weights are a chaotic world: how far float32 is from the truth is the yardstick
+    plain.engine = InFloat64(plain)
+    truth, _ = dreams(plain, small_agent, 50, num=2)
+    assert psnr(truth, b) > min(psnr(truth, a), 60) - 6
+    assert rewards_a.shape == rewards_b.shape and psnr(truth, truth.flip(1)) < 30
+    folder = openvino_runtime.cache_folder(world.denoiser, world.reward_end, SMALL.frame_shape)
+    stamp = (folder / "body.xml").stat().st_mtime_ns
+    again = small_agent.world(runtime=EXACT)
+    assert "OpenVINO" in accelerate(again, SMALL.frame_shape).wait(60)
+    assert (folder / "body.xml").stat().st_mtime_ns == stamp, "the next start converts nothing"
+
+
+def test_batch_mates_change_nothing_but_rounding(small_agent, cache, monkeypatch):
+    pytest.importorskip("openvino")
+    monkeypatch.setenv("DIAMOND_CACHE", str(cache))
+    world = small_agent.world(runtime=EXACT)
+    world.engine = openvino_runtime.build(world.denoiser, world.reward_end, SMALL.frame_shape)
+    together, alone = small_agent.dream(world, num=5), small_agent.dream(world, num=5)[2]
+    a = world.step(together, torch.tensor([0, 1, 2, 0, 1])).frames[2:3]
+    b = world.step(alone, torch.tensor([2])).frames
+    assert (a.int() - b.int()).abs().max() <= 1
+
+
+def test_other_weights_are_converted_anew(small_agent):
+    model = small_agent.denoiser
+    first = openvino_runtime.cache_folder(model, small_agent.reward_end, SMALL.frame_shape)
+    assert first == openvino_runtime.cache_folder(model, small_agent.reward_end, SMALL.frame_shape)
+    with torch.no_grad():
+        model.inner_model.conv_out.bias[0] += 1e-6
+    assert first != openvino_runtime.cache_folder(model, small_agent.reward_end, SMALL.frame_shape)
+
+
+@pytest.mark.parametrize("broken", ["missing", "crash", "wrong"])
+def test_what_does_not_work_is_said_in_one_line_and_play_goes_on(small_agent, broken, tmp_path, monkeypatch):
+    monkeypatch.setenv("DIAMOND_CACHE", str(tmp_path))
+    if broken == "missing":
+        monkeypatch.setattr(openvino_runtime.importlib.util, "find_spec", lambda name: None)
+    else:
+        monkeypatch.setattr(openvino_runtime, "convert", lambda folder, *_: folder.mkdir(parents=True))
+
+        def child(*args: str, timeout: float) -> str:
+            raise openvino_runtime.OpenVinoError("try failed: it ended with -11")
+
+        monkeypatch.setattr(openvino_runtime, "run_child", child)
+    told: list[str] = []
+    world = small_agent.world(runtime=EXACT)
+    before = world.engine
+    message = accelerate(world, SMALL.frame_shape, told.append).wait(60)
+    assert world.engine is before and told == [message] and "\n" not in message
+    assert ("pip install openvino" if broken == "missing" else "dreaming with torch") in message
+    if broken != "missing":
+        choice = next(tmp_path.rglob("choice.json"))
+        assert json.loads(choice.read_text())["options"] is None, "it is not tried again at every start"
+    dreams(world, small_agent, 2)
+
+
+def test_old_conversions_are_forgotten(tmp_path):
+    for i in range(12):
+        (tmp_path / f"{i:02}").mkdir()
+        openvino_runtime.os.utime(tmp_path / f"{i:02}", (i, i))
+    openvino_runtime.forget_old(tmp_path)
+    assert sorted(p.name for p in tmp_path.iterdir()) == [f"{i:02}" for i in range(4, 12)]
+
+
+def test_compiled_networks_compute_the_same(small_agent, monkeypatch):
+    """The same wrapping as on a GPU; what the compiler makes of it is tried with DIAMOND_LONG, it takes a minute."""
+    monkeypatch.setattr(acceleration.compiled.torch, "compile", lambda f: f)
+    world = small_agent.world(runtime=EXACT)
+    frames, _ = dreams(world, small_agent, 5)
+    world.engine = acceleration.compiled.build(world.denoiser, world.reward_end, world.runtime)
+    same, _ = dreams(world, small_agent, 5)
+    assert psnr(frames, same) > 40 and "torch.compile" in world.path
+
+
+@pytest.mark.skipif("DIAMOND_LONG" not in __import__("os").environ, reason="compiles for a minute: DIAMOND_LONG=1")
+def test_the_compiler_keeps_the_function(small_agent):
+    world = small_agent.world(runtime=EXACT)
+    body = BodyModel(world.denoiser.inner_model)
+    inputs = torch.randn(2, 3, 16, 16), torch.randn(2, 12, 16, 16), torch.randn(2, body.size) / 10
+    output, = CompiledNetwork(body, world.runtime)(*inputs)
+    torch.testing.assert_close(output, body(*inputs), atol=1e-4, rtol=0)
