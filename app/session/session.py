@@ -13,6 +13,7 @@ from app.session.fork import Fan, painted
 from app.session.look import STEPS_A_SECOND
 from app.session.play import Play
 from app.session.saved import SavedDream, require_fit
+from app.session.tape import Recorder, Tape
 from app.session.twin import rgb
 from app.session.view import Facts, Knobs, View
 from diamond_core.pixels import nearest_bytes
@@ -81,20 +82,24 @@ class Session(Play):
         require_fit(saved.state, self.dream)
         if saved.game != self.game:
             raise ValueError(f"{path} is a dream of {saved.game or 'another world'}, this is {self.game}")
-        if self.real is not None and saved.trail is not None:
-            self.real.restore(saved.trail, saved.reality_total)
-        self.awake = False
-        facts = Facts(total=saved.total, age=int(saved.state.steps), reality_total=saved.reality_total, agreement=False,
-                      game_number=self._facts.game_number, played=self._facts.played)
-        self.dream, self._facts = saved.state.to(self.world.runtime.device), facts
-        self._picture = rgb(self.dream.frames[0, -1])
-        self._jump()
-        if self.real is not None:
-            self.real.settle()
-        self.timeline.put(facts, self.dream, self._reality(), self._mark())
+        self._enter(saved)
         sha256 = self.agent.card.sha256 if self.agent.card else ""
         self.say("loaded" if saved.sha256 == sha256 else "loaded; it was dreamt by other weights")
         return self._publish()
+
+    def _enter(self, saved: SavedDream) -> None:
+        """A dream from elsewhere, and reality where it stood."""
+        if self.real is not None and saved.trail is not None:
+            self.real.restore(saved.trail, saved.reality_total)
+            self.real.settle()
+        self.awake = False
+        self._show = "dream" if self._show == "reality" else self._show
+        self._facts = Facts(total=saved.total, age=int(saved.state.steps), reality_total=saved.reality_total,
+                            agreement=False, game_number=self._facts.game_number, played=self._facts.played)
+        self.dream = saved.state.to(self.world.runtime.device)
+        self._picture = rgb(self.dream.frames[0, -1])
+        self._jump()
+        self.timeline.put(self._facts, self.dream, self._reality(), self._mark())
 
     # what if
 
@@ -189,9 +194,23 @@ class Session(Play):
     # tapes
 
     def start_tape(self) -> None:
-        """Records from here on."""
-        raise NotImplementedError
+        """Records from here on; a tape that runs already begins anew."""
+        self.recorder, self._recorded = Recorder(self.agent, self.world, self.game, self.action_names), None
+        self._publish()
 
-    def stop_tape(self) -> object:
-        """The tape."""
-        raise NotImplementedError
+    def stop_tape(self) -> Tape:
+        """What was recorded. Raises ValueError where no tape runs."""
+        if self.recorder is None:
+            raise ValueError("no tape is running: start one first")
+        tape, self.recorder = self.recorder.tape(), None
+        self._publish()
+        return tape
+
+    def go_on_from(self, tape: Tape, number: int) -> View:
+        """Goes on where step `number` of a tape begins, up to its length: the dream, and reality where it has one."""
+        state = tape.state(number, self.world)
+        require_fit(state, self.dream)
+        total = float(tape.rewards[:number][~tape.lived[:number]].sum())
+        self._enter(SavedDream(state, tape.origin.game, tape.origin.sha256, total, tape.trail(number)))
+        self.say(f"on from step {number} of the tape")
+        return self._publish()

@@ -7,7 +7,6 @@ lives goes on as a new dream of reality's newest frames; otherwise a new game be
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Protocol
 
 import numpy as np
 import torch
@@ -15,10 +14,12 @@ import torch
 from app.session.clock import Clock
 from app.session.fork import Fan
 from app.session.mind import Mind, Thought
+from app.session.tape import Recorder
 from app.session.timeline import Timeline
 from app.session.twin import Mark, Reality, compare, has_reality, rgb
 from app.session.view import Facts, Knobs, Thrift
 from diamond_core.config import SamplerConfig
+from diamond_core.envs import Trail
 from diamond_core.envs import action_names as names_of
 from diamond_core.evaluation.metrics import PSNR_CAP
 from diamond_core.training.agent import Agent
@@ -28,19 +29,6 @@ HOLD = 1.0
 """Seconds for which the last frame of a world that ended stays."""
 SPOKEN = 3.0
 """Seconds for which a message stays."""
-
-class Recorder(Protocol):
-    """Who writes a tape."""
-
-    steps: int
-
-    def dreamt(self, before: DreamState, step: DreamStep, action: int, sampler: SamplerConfig, mates: int,
-               was: Mark | None, now: Mark | None) -> None:
-        """A step of the dream; reality went from one mark to the other."""
-
-    def lived(self, action: int, was: Mark, now: Mark, facts: Facts) -> None:
-        """A step of reality alone."""
-
 
 START = Facts(psnr=PSNR_CAP, ssim=1.0, divergence=0.0)
 """Of a dream that has just seen real frames."""
@@ -70,6 +58,7 @@ class Stage:
         self.timeline = Timeline()
         self.fan: Fan | None = None
         self.recorder: Recorder | None = None
+        self._recorded: Mark | None = None
         self.real: Reality | None = None
         self._has_reality = reality and has_reality(self.game) and len(names_of(self.game)) == agent.num_actions
         self._thrift = Thrift(base.num_steps)
@@ -108,7 +97,7 @@ class Stage:
         self._think_if_wanted()
         self.timeline.step(self._facts, self.dream, self._reality(), self._mark())
         if self.recorder is not None:
-            self.recorder.dreamt(state, step, action, sampler, mates, mark, self._mark())
+            self.recorder.dreamt(state, step, action, sampler, mates, self._trail_of(mark))
         if over:
             self._end("this dream is over" if step.ends else f"this dream reached its horizon of {self.horizon} steps")
         elif self.resync_every and self.real and not self.real.over and age >= self.resync_every:
@@ -148,9 +137,19 @@ class Stage:
         self._think_if_wanted()
         self.timeline.step(self._facts, None, self._reality(), self._mark())
         if self.recorder is not None:
-            self.recorder.lived(action, mark, self.real.mark(), self._facts)
+            frame = self.real.frame
+            assert frame is not None
+            self.recorder.lived(action, self._facts, frame, self._trail_of(mark))
         if self.real.over:
             self._end("the game is over")
+
+    def _trail_of(self, mark: Mark | None) -> Trail | None:
+        """Where reality stood before the step just recorded, unless the recorded step before left it there."""
+        known, self._recorded = self._recorded, self._mark()
+        if mark is None or self.real is None:
+            return None
+        left_there = known is not None and known.actions is mark.actions and known.length == mark.length
+        return None if left_there else self.real.trail(mark)
 
     # beginnings and ends
 

@@ -126,6 +126,12 @@ class Reality:
         return None if self.behind else rgb(self._frames[-1])
 
     @property
+    def newest(self) -> Tensor:
+        """The same as (c, h, w) uint8."""
+        self.settle()
+        return self._frames[-1]
+
+    @property
     def screen(self) -> np.ndarray | None:
         """What a person sees, (210, 160, 3) or a little higher; none while on its way."""
         return None if self.behind else self._emulator.screen()

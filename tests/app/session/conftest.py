@@ -11,6 +11,7 @@ from torch import Tensor
 from app.session.clock import FakeClock
 from app.session.session import Session
 from app.session.view import View
+from diamond_core.config import AgentConfig
 from diamond_core.device import resolve
 from diamond_core.training.agent import Agent
 from diamond_core.world.dream import DreamState, DreamStep, World
@@ -31,9 +32,13 @@ class ToldWorld(World):
 
 @pytest.fixture(scope="session")
 def pong_agent() -> Agent:
-    """Random weights with the buttons of Pong, nothing left at zero."""
+    return with_random_weights(SMALL)
+
+
+def with_random_weights(config: AgentConfig) -> Agent:
+    """An agent with the buttons of Pong and nothing left at zero."""
     torch.manual_seed(0)
-    agent = Agent.from_config(SMALL, num_actions=6)
+    agent = Agent.from_config(config, num_actions=6)
     with torch.no_grad():
         for p in agent.parameters():
             if not p.any():

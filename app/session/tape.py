@@ -1,0 +1,369 @@
+"""A tape: a start value, the actions, and whatever was put in between. Played again it gives the same frames. Our own.
+
+A dream is a function of its value and the actions, so a minute of play is a few kilobytes. Each frame's hash is on the
+tape, so playing it again can be proven. Frames are the same bit for bit where the same weights run on the same path; a
+step that shared its batch with others is played again in a batch of that size, because rounding may depend on it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from bisect import bisect_right
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, NamedTuple, TypeVar
+
+import numpy as np
+import torch
+import zstandard
+from safetensors import SafetensorError
+from safetensors.torch import load, save
+from torch import Tensor
+
+from app.session.fork import row_of
+from app.session.twin import Mark, Reality, rgb
+from app.session.view import Facts
+from diamond_core.config import SamplerConfig
+from diamond_core.envs import Trail
+from diamond_core.pixels import to_hwc
+from diamond_core.replay import Episode
+from diamond_core.training.agent import Agent
+from diamond_core.world.dream import DreamState, DreamStep, World
+
+T = TypeVar("T")
+HASH_BYTES = 8
+MOST_VALUE_BYTES = 16 * 2**20
+
+
+class TapeError(ValueError):
+    """A tape that cannot be read or does not fit; the message says what was expected, what came and what to do."""
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where a tape comes from."""
+
+    game: str
+    action_names: tuple[str, ...]
+    frame_shape: tuple[int, int, int]
+    """(c, h, w)."""
+    sha256: str
+    """Of the weights that dreamt it; empty where they came from no checkpoint."""
+
+
+@dataclass(frozen=True, eq=False)
+class Tape:
+    """N steps. What stands at a step in one of the tables was put in before that step and holds from there on."""
+
+    origin: Origin
+    actions: np.ndarray
+    """(N,) int64."""
+    lived: np.ndarray
+    """(N,) bool: only reality took this step."""
+    rewards: np.ndarray
+    """(N,) float32, the dream's, or reality's where it was lived."""
+    ends: np.ndarray
+    """(N,) bool, likewise."""
+    mates: np.ndarray
+    """(N,) int64: how many dreams shared the batch."""
+    hashes: np.ndarray
+    """(N, 8) uint8: of the frame that the step led to."""
+    values: Mapping[int, bytes]
+    """Step -> the packed dream that it began from, wherever that was not the step before's."""
+    samplers: Mapping[int, SamplerConfig]
+    paths: Mapping[int, str]
+    """Step -> which engine dreamt from there on."""
+    trails: Mapping[int, Trail] = field(default_factory=dict)
+    """Step -> where the real game stood, wherever that was not where the step before left it."""
+
+    def __len__(self) -> int:
+        return len(self.actions)
+
+    @property
+    def has_reality(self) -> bool:
+        """Whether the real game can be played along."""
+        return bool(self.trails)
+
+    def state(self, number: int, world: World) -> DreamState:
+        """The dream before step `number`, up to N; steps since the value before it are dreamt again."""
+        if number in self.values:
+            return self._value(number, world)
+        state: DreamState | None = None
+        for played in self.replay(world, _newest(self.values, number, 0), number):
+            state = played.state or state
+        if state is None:
+            raise TapeError(f"nothing was dreamt on this tape before step {number}: choose a later one")
+        return state
+
+    def trail(self, number: int) -> Trail | None:
+        """Where the real game stood before step `number`."""
+        if not self.trails:
+            return None
+        first = _newest(self.trails, number, min(self.trails))
+        trail = self.trails[first]
+        return Trail(trail.rom, trail.frame_skip, trail.noops, (*trail.actions, *self.actions[first:number].tolist()))
+
+    def replay(self, world: World, first: int = 0, last: int | None = None, *, reality: bool = False
+               ) -> Iterator[Played]:
+        """Plays steps first to last - 1 again; with `reality` the emulator too."""
+        last = len(self) if last is None else last
+        if not 0 <= first <= last <= len(self):
+            raise TapeError(f"expected steps from 0 to {len(self)}, got {first} to {last}")
+        self._require(world)
+        # a value may lie further back: what is between is dreamt but not shown
+        begin = first if self.lived[first:last].all() else _newest(self.values, first, first)
+        real = Playback(self, first) if self.has_reality and (reality or self.lived[first:last].any()) else None
+        state: DreamState | None = None
+        sampler = world.sampler
+        try:
+            for i in range(begin, last):
+                if i in self.values:
+                    state = self._value(i, world)
+                played = self._lived(i, state) if self.lived[i] else self._dreamt(i, world, state)
+                state = played.state
+                if i >= first:
+                    yield played._replace(**real.step(i)) if real else played
+        finally:
+            world.set_sampler(sampler)
+
+    def check(self, played: Played) -> bool:
+        """Whether a step came out as it was recorded: frame, reward and end."""
+        frame = played.reality if played.lived else played.frame
+        assert frame is not None
+        c = self.origin.frame_shape[0]
+        same = hash_of(frame[..., :c]) == bytes(self.hashes[played.number])
+        return same and played.reward == self.rewards[played.number] and played.end == self.ends[played.number]
+
+    def episodes(self, kind: Literal["reality", "dream"], world: World | None = None, *, life_loss_ends: bool = True
+                 ) -> list[Episode]:
+        """The play as training episodes, each unbroken. Of reality (the emulator under these actions) no world is
+        needed; of the dream, its rewards are signs. Raises TapeError where the tape has none of that kind."""
+        if kind == "reality":
+            if not self.has_reality:
+                raise TapeError("this tape has no reality: its game is no Atari game; take the dream")
+            return self._real_episodes(life_loss_ends)
+        if world is None:
+            raise TapeError("dreams are dreamt again: a world is needed")
+        return self._dreamt_episodes(world)
+
+    def _dreamt_episodes(self, world: World) -> list[Episode]:
+        parts = Cutter(self.origin.game, "dream")
+        for i, played in enumerate(self.replay(world)):
+            if played.lived or i in self.values:
+                parts.close()
+            if not played.lived and played.state is not None:
+                frames = played.state.frames[0].cpu()
+                before = self._value(i, world).frames[0, -1].cpu() if i in self.values else frames[-2]
+                parts.add(before, played.action, played.reward, played.end, frames[-1])
+        return parts.close()
+
+    def _real_episodes(self, life_loss_ends: bool) -> list[Episode]:
+        parts = Cutter(self.origin.game, "human")
+        real = Playback(self, 0)
+        for i in range(len(self)):
+            if i in self.trails:
+                parts.close()
+            real.follow(i)
+            before, was_over = real.game.newest, real.game.over
+            played = real.step(i)
+            over = real.game.over or (life_loss_ends and real.game.life_lost)
+            if not was_over:
+                parts.add(before, int(self.actions[i]), played["reality_reward"], over, real.game.newest)
+        return parts.close()
+
+    def _dreamt(self, i: int, world: World, state: DreamState | None) -> Played:
+        if state is None:
+            raise TapeError(f"this tape is damaged: no dream stands before step {i}")
+        mates, sampler = int(self.mates[i]), self.samplers[_newest(self.samplers, i, min(self.samplers))]
+        if world.sampler != sampler:
+            world.set_sampler(sampler)
+        action = int(self.actions[i])
+        batch = state if mates == 1 else DreamState.cat([state] * mates)
+        step = row_of(world.step(batch, torch.full((mates,), action)), 0)
+        return Played(i, action, step.state, rgb(step.frames[0]), float(step.rewards), bool(step.ends), False)
+
+    def _lived(self, i: int, state: DreamState | None) -> Played:
+        frame = np.zeros((*self.origin.frame_shape[1:], 3), np.uint8) if state is None else rgb(state.frames[0, -1])
+        return Played(i, int(self.actions[i]), state, frame, 0.0, False, True)
+
+    def _value(self, i: int, world: World) -> DreamState:
+        return unpack_value(self.values[i]).to(world.runtime.device)
+
+    def _require(self, world: World) -> None:
+        if world.num_actions != len(self.origin.action_names):
+            raise TapeError(f"this tape has {len(self.origin.action_names)} actions, the world {world.num_actions}: "
+                            f"use a checkpoint of {self.origin.game}")
+
+
+class Played(NamedTuple):
+    """One step, played again."""
+
+    number: int
+    action: int
+    state: DreamState | None
+    """The dream after it."""
+    frame: np.ndarray
+    """(h, w, 3): the dream's."""
+    reward: float
+    """The dream's, or reality's where it was lived."""
+    end: bool
+    lived: bool
+    reality: np.ndarray | None = None
+    """(h, w, 3), where reality is played along."""
+    reality_reward: float = 0.0
+    reality_end: bool = False
+
+
+class Playback:
+    """The real game along a tape."""
+
+    def __init__(self, tape: Tape, first: int) -> None:
+        self._tape = tape
+        c, h, w = tape.origin.frame_shape
+        self.game = Reality(tape.origin.game, 1, (h, w), c == 1)
+        trail = tape.trail(first)
+        assert trail is not None
+        self.game.restore(trail)
+        self._at = first if first in tape.trails else None
+
+    def follow(self, number: int) -> None:
+        """To where the game stood before step `number`, if that is elsewhere."""
+        if number in self._tape.trails and number != self._at:
+            self.game.restore(self._tape.trails[number])
+            self._at = number
+
+    def step(self, number: int) -> dict[str, Any]:
+        """The same action in reality, as fields of `Played`."""
+        tape = self._tape
+        self.follow(number)
+        tick = self.game.step(int(tape.actions[number]))
+        found = {"reality": self.game.frame, "reality_reward": tick.reward, "reality_end": tick.end}
+        return found | ({"reward": tick.reward, "end": tick.end} if tape.lived[number] else {})
+
+
+class Cutter:
+    """Gathers steps into unbroken episodes."""
+
+    def __init__(self, game: str, policy: str) -> None:
+        self._info = {"game": game, "policy": policy, "source": "tape"}
+        self._frames: list[Tensor] = []
+        self._steps: list[tuple[int, float, bool, bool]] = []
+        self._episodes: list[Episode] = []
+
+    def add(self, before: Tensor | None, action: int, reward: float, end: bool, after: Tensor) -> None:
+        """A step to a frame (c, h, w), the first of an episode from the frame before it; an end closes the episode."""
+        if not self._frames:
+            assert before is not None
+            self._frames.append(before)
+        self._frames.append(after)
+        self._steps.append((action, reward, end, False))
+        if end:
+            self.close()
+
+    def close(self) -> list[Episode]:
+        """Ends the episode here, cut off; all that were gathered."""
+        if self._steps:
+            action, reward, end, _ = self._steps[-1]
+            self._steps[-1] = action, reward, end, not end
+            self._episodes.append(Episode.of(self._frames, self._steps, self._info))
+        self._frames, self._steps = [], []
+        return self._episodes
+
+
+class Row(NamedTuple):
+    """One recorded step."""
+
+    action: int
+    lived: bool
+    reward: float
+    end: bool
+    mates: int
+    hash: bytes
+
+
+class Recorder:
+    """Writes a tape while a session plays."""
+
+    def __init__(self, agent: Agent, world: World, game: str, action_names: list[str]) -> None:
+        sha256 = agent.card.sha256 if agent.card else ""
+        self._origin = Origin(game, tuple(action_names), agent.config.frame_shape, sha256)
+        self._world = world
+        self._rows: list[Row] = []
+        self._values: dict[int, bytes] = {}
+        self._samplers: dict[int, SamplerConfig] = {}
+        self._paths: dict[int, str] = {}
+        self._trails: dict[int, Trail] = {}
+        self._after: DreamState | None = None
+        self._mark: Mark | None = None
+
+    @property
+    def steps(self) -> int:
+        """So many until now."""
+        return len(self._rows)
+
+    def dreamt(self, before: DreamState, step: DreamStep, action: int, sampler: SamplerConfig, mates: int,
+               was: Trail | None) -> None:
+        """A step of the dream; `was` tells where reality stood, unless it is where the step before left it."""
+        if before is not self._after:
+            self._values[self.steps] = pack_value(before)
+        _change(self._samplers, self.steps, sampler)
+        _change(self._paths, self.steps, str(getattr(self._world, "path", "torch")))
+        self._after = step.state
+        self._row(action, False, float(step.rewards), bool(step.ends), mates, to_hwc(step.frames[0]), was)
+
+    def lived(self, action: int, facts: Facts, frame: np.ndarray, was: Trail | None) -> None:
+        """A step of reality alone, to a frame (h, w, 3)."""
+        image = frame[..., :self._origin.frame_shape[0]]
+        self._row(action, True, facts.reality_reward, facts.reality_end, 1, image, was)
+
+    def tape(self) -> Tape:
+        """What was recorded until now."""
+        rows = self._rows
+        return Tape(
+            self._origin,
+            actions=np.array([row.action for row in rows], np.int64), lived=np.array([row.lived for row in rows], bool),
+            rewards=np.array([row.reward for row in rows], np.float32), ends=np.array([row.end for row in rows], bool),
+            mates=np.array([row.mates for row in rows], np.int64),
+            hashes=np.frombuffer(b"".join(row.hash for row in rows), np.uint8).reshape(-1, HASH_BYTES),
+            values=dict(self._values), samplers=dict(self._samplers), paths=dict(self._paths),
+            trails=dict(self._trails))
+
+    def _row(self, action: int, lived: bool, reward: float, end: bool, mates: int, image: np.ndarray,
+             was: Trail | None) -> None:
+        if was is not None:
+            self._trails[self.steps] = was
+        self._rows.append(Row(action, lived, reward, end, mates, hash_of(image)))
+
+
+def hash_of(image: np.ndarray) -> bytes:
+    """Of an (h, w, c) uint8 image."""
+    return hashlib.blake2b(np.ascontiguousarray(image).tobytes(), digest_size=HASH_BYTES).digest()
+
+
+def pack_value(state: DreamState) -> bytes:
+    """One dream as a few kilobytes."""
+    tensors = {name: x.cpu().contiguous() for name, x in state.tensors().items()}
+    return zstandard.ZstdCompressor(level=3, write_checksum=True).compress(save(tensors))
+
+
+def unpack_value(data: bytes) -> DreamState:
+    """Reads what `pack_value` wrote. Raises TapeError for anything else."""
+    try:
+        if not 0 <= zstandard.frame_content_size(data) <= MOST_VALUE_BYTES:
+            raise ValueError("it is too large")
+        return DreamState(**load(zstandard.ZstdDecompressor().decompress(data)))
+    except (ValueError, TypeError, SafetensorError, zstandard.ZstdError) as error:
+        raise TapeError(f"this tape is damaged: a dream on it cannot be read ({error})") from error
+
+
+def _change(table: dict[int, T], number: int, now: T) -> None:
+    """Notes what holds from a step on, where it differs from what held before."""
+    if not table or table[max(table)] != now:
+        table[number] = now
+
+
+def _newest(table: Mapping[int, object], number: int, otherwise: int) -> int:
+    """The newest step at or before `number` that stands in a table."""
+    keys = sorted(table)
+    at = bisect_right(keys, number) - 1
+    return keys[at] if at >= 0 else otherwise

@@ -1,0 +1,251 @@
+"""Tapes: played again bit for bit, whatever was done to time; files with strict bounds; films that carry one."""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from app.session.clock import FakeClock
+from app.session.session import Session
+from app.session.tape import Tape, TapeError
+from app.session.tapefile import embed, extract, from_bytes, load_tape, save_tape, to_bytes, walk
+from app.session.video import VideoWriter
+from diamond_core.config import DenoiserConfig, RewardEndConfig, SamplerConfig
+from diamond_core.device import resolve
+from diamond_core.replay import Dataset, DatasetInfo
+from diamond_core.training.agent import Agent
+from tests.app.session.conftest import Build, ToldWorld, play, with_random_weights
+from tests.conftest import EXACT, SMALL
+
+
+def keys(n: int, seed: int = 0) -> str:
+    return "".join(np.random.default_rng(seed).choice(list("ud.f"), n))
+
+
+def holds(tape: Tape, world: ToldWorld) -> bool:
+    return all(tape.check(played) for played in tape.replay(world)) and len(tape) > 0
+
+
+@pytest.fixture(scope="module")
+def recorded(pong_agent: Agent) -> Tape:
+    """Everything that a person can do to time, on one tape."""
+    world = ToldWorld(pong_agent.denoiser, pong_agent.reward_end, SMALL.sampler, resolve(EXACT))
+    session = Session(pong_agent, world, game="Pong", clock=FakeClock())
+    session.start_tape()
+    play(session, keys(12))
+    session.paint(4, 4, 2, (255, 255, 255))
+    session.paused = False
+    play(session, keys(4))
+    session.rewind_to(session.view.moment - 6)
+    play(session, keys(5))
+    session.fan_out(0.3)
+    session.take_branch(2)
+    session.paused = False
+    session.set_knobs(steps=2, temperature=0.7)
+    play(session, keys(3))
+    session.set_knobs(seed=3)
+    session.wake_up()
+    play(session, keys(4))
+    session.fall_asleep()
+    play(session, keys(4))
+    session.reset()
+    play(session, keys(4))
+    session.resync_every = 2
+    play(session, keys(5))
+    return session.stop_tape()
+
+
+@pytest.fixture
+def tape(recorded: Tape) -> Tape:
+    return replace(recorded, actions=recorded.actions.copy())
+
+
+DOT = replace(
+    SMALL, image_size=(8, 8),
+    denoiser=DenoiserConfig(cond_channels=16, channels=(8,), depths=(1,), attention=(False,)),
+    reward_end=RewardEndConfig(cond_channels=8, channels=(8,), depths=(1,), attention=(False,), lstm_dim=16),
+    sampler=SamplerConfig(num_steps=1))
+"""As small as it gets: a minute has 900 steps."""
+
+
+def test_a_minute_is_played_again_bit_for_bit(clock: FakeClock):
+    agent = with_random_weights(DOT)
+    agent.starts = {"frames": torch.randint(0, 256, (1, 4, 3, 8, 8), dtype=torch.uint8),
+                    "actions": torch.randint(0, 6, (1, 4))}
+    pong_world = ToldWorld(agent.denoiser, agent.reward_end, DOT.sampler, resolve(EXACT))
+    session = Session(agent, pong_world, game="Pong", clock=clock, reality=False)
+    start = session.dream
+    session.start_tape()
+    views = play(session, keys(900))
+    tape = from_bytes(to_bytes(session.stop_tape()))
+    assert len(tape) == 900 and len(to_bytes(tape)) < 60_000
+    assert torch.equal(tape.state(0, pong_world).frames, start.frames)
+    assert list(tape.values) == [0]
+    for view, played in zip(views, tape.replay(pong_world), strict=True):
+        np.testing.assert_array_equal(played.frame, view.frame)
+        assert (played.reward, played.end, played.action) == (view.reward, view.end, view.action)
+        assert tape.check(played)
+
+
+def test_reality_is_played_along(session: Session, pong_world: ToldWorld):
+    session.start_tape()
+    views = play(session, keys(20))
+    tape = session.stop_tape()
+    for view, played in zip(views, tape.replay(pong_world, reality=True), strict=True):
+        np.testing.assert_array_equal(played.reality, view.reality)
+        assert (played.reality_reward, played.reality_end) == (view.reality_reward, view.reality_end)
+
+
+def test_whatever_was_done_to_time_is_on_the_tape(tape: Tape, pong_world: ToldWorld):
+    again = from_bytes(to_bytes(tape))
+    assert holds(again, pong_world) and again.lived.sum() == 4
+    assert sorted(again.mates.tolist())[-4:] == [6] * 4
+    assert len(again.values) == 7 and len(again.samplers) == 2
+
+
+def test_a_changed_action_is_noticed(tape: Tape, pong_world: ToldWorld):
+    tape.actions[3] = (tape.actions[3] + 1) % 6
+    assert not holds(tape, pong_world)
+
+
+def test_other_weights_are_noticed(tape: Tape, small_world):
+    world = ToldWorld(small_world.denoiser, small_world.reward_end, small_world.sampler, small_world.runtime)
+    with pytest.raises(TapeError, match="6 actions, the world 3"):
+        list(tape.replay(world))
+
+
+def test_any_part_can_be_played(session: Session, pong_world: ToldWorld):
+    session.start_tape()
+    views = play(session, keys(30))
+    tape = session.stop_tape()
+    part = list(tape.replay(pong_world, 11, 14))
+    assert [played.number for played in part] == [11, 12, 13]
+    np.testing.assert_array_equal(part[0].frame, views[11].frame)
+    with pytest.raises(TapeError, match="from 0 to 30"):
+        list(tape.replay(pong_world, 11, 31))
+
+
+def test_one_goes_on_from_any_step(session: Session, build: Build):
+    session.start_tape()
+    views = play(session, keys(20))
+    tape = session.stop_tape()
+    other = build(seed=5)
+    view = other.go_on_from(tape, 12)
+    np.testing.assert_array_equal(view.frame, views[11].frame)
+    np.testing.assert_array_equal(view.reality, views[11].reality)
+    again = play(other, keys(20)[12:])
+    for a, b in zip(views[12:], again, strict=True):
+        np.testing.assert_array_equal(a.frame, b.frame)
+        np.testing.assert_array_equal(a.reality, b.reality)
+
+
+def test_a_batch_of_others_is_played_again_in_a_batch(session: Session, build: Build, pong_world: ToldWorld):
+    """Rounding may depend on the size of a batch; the tape knows it."""
+    others = [build(seed=i) for i in range(1, 5)]
+    session.start_tape()
+    for _ in range(20):
+        asks = [s.ask() for s in (session, *others)]
+        pong_world.set_sampler(asks[0].sampler)
+        state = type(asks[0].state).cat([ask.state for ask in asks])
+        step = pong_world.step(state, torch.tensor([ask.action for ask in asks]))
+        for row, s in enumerate((session, *others)):
+            s.answer(type(step)(step.state[row], *(x[row:row + 1] for x in step[1:])), 0.01, mates=5)
+    tape = session.stop_tape()
+    assert set(tape.mates.tolist()) == {5} and holds(tape, pong_world)
+
+
+def test_reality_becomes_episodes_without_a_model(tape: Tape, tmp_path):
+    episodes = tape.episodes("reality")
+    dataset = Dataset(tmp_path, DatasetInfo("Pong", tape.origin.action_names, (3, 16, 16), "human"))
+    for episode in episodes:
+        dataset.add(episode)
+    assert dataset.num_steps == len(tape) and len(episodes) == len(tape.trails) == 3
+    assert episodes[0].info["policy"] == "human" and episodes[0].actions.tolist() == tape.actions[:16].tolist()
+
+
+def test_dreams_become_episodes(tape: Tape, pong_world: ToldWorld):
+    episodes = tape.episodes("dream", pong_world)
+    assert sum(map(len, episodes)) == len(tape) - 4
+    first = list(tape.replay(pong_world, 0, 12))
+    for i, played in enumerate(first):
+        np.testing.assert_array_equal(np.moveaxis(played.frame, -1, 0), episodes[0].frames[i + 1].numpy())
+    with pytest.raises(TapeError, match="a world is needed"):
+        tape.episodes("dream")
+
+
+def test_a_film_carries_its_tape_and_still_plays(tape: Tape, tmp_path):
+    from tests.app.test_recording import film, frames
+
+    path = tmp_path / "dream.mp4"
+    with VideoWriter(path) as video:
+        for image in frames(5):
+            video.add(image)
+    before, _ = film(path)
+    embed(path, tape)
+    embed(path, tape)
+    assert [kind for kind, *_ in walk(path)].count(b"uuid") == 1
+    after, _ = film(path)
+    np.testing.assert_array_equal(before, after)
+    assert to_bytes(load_tape(path)) == to_bytes(tape)
+
+
+def test_films_without_a_tape_and_damaged_ones(tmp_path):
+    plain = tmp_path / "plain.mp4"
+    plain.write_bytes(struct.pack(">I4s8s", 16, b"ftyp", b"isom    ") + struct.pack(">I4s", 8, b"free"))
+    with pytest.raises(TapeError, match="carries no tape"):
+        load_tape(plain)
+    for bad in (struct.pack(">I4s", 2**31, b"mdat"), struct.pack(">I4s", 3, b"mdat"), b"\0\0",
+                struct.pack(">I4sQ", 1, b"mdat", 2**63)):
+        plain.write_bytes(struct.pack(">I4s8s", 16, b"ftyp", b"isom    ") + bad)
+        with pytest.raises(TapeError, match="damaged"):
+            extract(plain)
+
+
+def test_no_changed_byte_goes_unnoticed(tape: Tape, tmp_path):
+    data = bytearray(to_bytes(tape))
+    for at in np.random.default_rng(0).integers(0, len(data), 60):
+        broken = bytearray(data)
+        broken[at] ^= 1 << int(at % 8)
+        try:
+            again = from_bytes(bytes(broken))
+        except TapeError:
+            continue
+        # a bit in the metadata may change a word, as in a name; nothing else
+        assert at < 8 + int.from_bytes(data[:8], "little") and np.array_equal(again.actions, tape.actions)
+
+
+@pytest.mark.parametrize("cut", [0, 7, 8, 100, 5000, -1])
+def test_a_tape_cut_off_is_refused(tape: Tape, tmp_path, cut: int):
+    (tmp_path / "x.tape").write_bytes(to_bytes(tape)[:cut])
+    with pytest.raises(TapeError, match=r"x\.tape: expected a tape"):
+        load_tape(tmp_path / "x.tape")
+
+
+@pytest.mark.parametrize("field, value, words", [
+    ("actions", lambda a: a + 6, "cannot be"), ("mates", lambda a: a * 0, "cannot be"),
+    ("rewards", lambda a: a * np.float32("nan"), "cannot be"), ("lived", lambda a: a[1:], "length"),
+    ("values", lambda a: {step + 1: v for step, v in a.items()}, "beginning|beyond"),
+    ("values", lambda a: {**a, 10_000: a[0]}, "beyond its end"),
+    ("values", lambda a: {**a, 0: b"nonsense"}, "cannot be read"), ("trails", lambda a: {}, "real game")])
+def test_tapes_that_do_not_hold_together(tape: Tape, field, value, words):
+    with pytest.raises(TapeError, match=words):
+        from_bytes(to_bytes(replace(tape, **{field: value(getattr(tape, field))})))
+
+
+def test_an_empty_tape(session: Session, pong_world: ToldWorld):
+    with pytest.raises(ValueError, match="no tape is running"):
+        session.stop_tape()
+    session.start_tape()
+    assert session.view.recording == 0
+    tape = from_bytes(to_bytes(session.stop_tape()))
+    assert len(tape) == 0 and list(tape.replay(pong_world)) == [] and session.view.recording is None
+
+
+def test_saved_whole(tape: Tape, tmp_path):
+    save_tape(tape, tmp_path / "a.tape")
+    assert [p.name for p in tmp_path.iterdir()] == ["a.tape"]
+    assert len(load_tape(tmp_path / "a.tape")) == len(tape)
