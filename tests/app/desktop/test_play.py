@@ -1,0 +1,374 @@
+"""The window of play, driven by posted events: every key, the mouse, what is drawn, and how it ends."""
+
+from __future__ import annotations
+
+import threading
+import time
+
+import numpy as np
+import pygame
+import pytest
+from pygame.event import Event
+
+from app.desktop import strip
+from app.desktop.game import SharedControls
+from app.session.session import Session
+from diamond_core.envs import action_names
+from tests.app.desktop.conftest import Stage
+
+
+def steps(stage: Stage, number: int) -> None:
+    """So many single steps."""
+    for _ in range(number):
+        stage.tap(pygame.K_PERIOD, ".")
+
+
+def test_tab_cycles_the_three_views(stage):
+    seen = []
+    for _ in range(3):
+        stage.tap(pygame.K_TAB)
+        seen.append(stage.view.show)
+    assert seen == ["reality", "twin", "dream"]
+
+
+def test_a_system_shortcut_is_not_a_command(stage):
+    stage.tap(pygame.K_TAB, mod=pygame.KMOD_LALT)
+    assert stage.view.show == "dream"
+
+
+def test_pause_and_single_step(stage):
+    assert stage.view.paused and stage.view.moment == 0
+    steps(stage, 2)
+    assert stage.view.paused and stage.view.moment == 2
+    stage.tap(pygame.K_p, "p")
+    stage.until(lambda: stage.view.moment > 5, "for time to go on")
+    stage.tap(pygame.K_p, "p")
+    stopped = stage.view.moment
+    time.sleep(0.15)
+    stage.turn()
+    assert stage.view.paused and stage.view.moment == stopped
+
+
+def test_the_frame_on_the_screen_is_the_newest_in_whole_squares(stage):
+    steps(stage, 3)
+    pen, layout = stage.play.hands.seen
+    box = layout.pictures[0]
+    drawn = pygame.surfarray.array3d(pen.surface.subsurface(box)).swapaxes(0, 1)
+    factor = box.width // 16
+    assert (drawn == stage.view.frame.repeat(factor, 0).repeat(factor, 1)).all()
+
+
+def test_a_held_key_plays_and_letting_go_stops(stage):
+    taken = []
+    stage.session.listeners.append(lambda view: taken.append(view.action_name))
+    stage.down(pygame.K_UP)
+    steps(stage, 2)
+    stage.up(pygame.K_UP)
+    steps(stage, 1)
+    assert taken == ["RIGHT", "RIGHT", "NOOP"]
+
+
+def test_nothing_is_held_once_the_window_loses_the_keyboard(stage):
+    stage.down(pygame.K_UP)
+    stage.turn()
+    pygame.event.post(Event(pygame.WINDOWFOCUSLOST))
+    steps(stage, 1)
+    assert stage.view.action_name == "NOOP"
+
+
+def test_a_chord_of_keys(stage):
+    stage.down(pygame.K_a)
+    stage.down(pygame.K_SPACE)
+    steps(stage, 1)
+    assert stage.view.action_name == "LEFTFIRE"
+
+
+def test_dragging_on_the_timeline_goes_back_and_a_key_goes_on_from_there(stage):
+    steps(stage, 6)
+    frames = {stage.view.moment: stage.view.frame}
+    pen, layout = stage.play.hands.seen
+    bar = strip.bar_of(layout.strip, pen)
+    places = [(strip.x_of(bar, moment, stage.now.marks) + 1, bar.centery) for moment in (5, 4, 2)]
+    stage.mouse(pygame.MOUSEBUTTONDOWN, places[0])
+    stage.mouse(pygame.MOUSEMOTION, places[1])
+    stage.mouse(pygame.MOUSEMOTION, places[2])
+    stage.settle()
+    assert stage.view.moment == 2 and stage.view.paused and len(stage.now.marks) == 7
+    stage.mouse(pygame.MOUSEMOTION, (bar.right, bar.centery))
+    stage.settle()
+    assert stage.view.moment == 6 and (stage.view.frame == frames[6]).all()
+    stage.mouse(pygame.MOUSEMOTION, places[2])
+    stage.mouse(pygame.MOUSEBUTTONUP, places[2])
+    stage.settle()
+    stage.tap(pygame.K_UP)
+    stage.until(lambda: stage.view.moment > 2 and not stage.view.paused, "for time to go on")
+
+
+def test_holding_the_comma_goes_back(stage):
+    steps(stage, 5)
+    stage.down(pygame.K_COMMA, ",")
+    stage.until(lambda: stage.view.moment <= 2, "for going back")
+    stage.up(pygame.K_COMMA)
+    stage.settle()
+    rest = stage.view.moment
+    time.sleep(0.15)
+    stage.turn()
+    assert stage.view.moment == rest and stage.view.paused
+
+
+def test_all_futures_and_a_click_on_one(stage):
+    steps(stage, 2)
+    stage.tap(pygame.K_f, "f")
+    stage.until(lambda: stage.now.futures and stage.now.futures.frames.shape[1] == 15, "for the futures")
+    futures = stage.now.futures.frames
+    assert len(futures) == 6
+    stage.click(stage.hot("branch", 3))
+    assert stage.now.futures is None and stage.view.paused and stage.view.action_name == "LEFT"
+    assert (stage.view.frame == futures[3, stage.view.moment - 3]).all()
+
+
+def test_a_digit_takes_a_future_and_escape_none(stage):
+    stage.tap(pygame.K_f, "f")
+    stage.until(lambda: stage.now.futures and stage.now.futures.frames.shape[1], "for the futures")
+    stage.tap(pygame.K_ESCAPE)
+    assert stage.now.futures is None and stage.view.moment == 0 and stage.player.scene is stage.play
+    stage.tap(pygame.K_f, "f")
+    stage.until(lambda: stage.now.futures and stage.now.futures.frames.shape[1] == 15, "for the futures")
+    stage.tap(pygame.K_2, "2")
+    assert stage.view.action_name == "FIRE"
+
+
+def test_painting_picking_and_taking_back(stage):
+    steps(stage, 1)
+    before = stage.view.frame.copy()
+    stage.tap(pygame.K_b, "b")
+    pen, layout = stage.play.hands.seen
+    box, side = layout.pictures[0], layout.pictures[0].width // 16
+    stage.mouse(pygame.MOUSEBUTTONDOWN, (box.left + 4 * side + 1, box.top + 8 * side + 1))
+    stage.mouse(pygame.MOUSEMOTION, (box.left + 10 * side + 1, box.top + 8 * side + 1))
+    stage.mouse(pygame.MOUSEBUTTONUP, (box.left + 10 * side + 1, box.top + 8 * side + 1))
+    stage.settle()
+    assert (stage.view.frame[8, 4:11] == 255).all() and (stage.view.frame[0] == before[0]).all()
+    stage.tap(pygame.K_z, "z")
+    assert (stage.view.frame == before).all()
+    stage.click((box.left + 1, box.top + 1), button=3)
+    assert stage.play.hands.brush.colour == tuple(before[0, 0])
+    stage.tap(pygame.K_b, "b")
+    stage.until(lambda: not stage.view.paused, "for the dream to go on")
+
+
+def test_who_plays_and_the_speed(stage):
+    seen = []
+    for _ in range(4):
+        stage.tap(pygame.K_h, "h")
+        seen.append(stage.view.who)
+    assert seen == ["help", "agent", "random", "you"]
+    stage.tap(pygame.K_LEFTBRACKET, "[")
+    stage.tap(pygame.K_LEFTBRACKET, "[")
+    assert stage.now.settings.speed == 0.5
+    stage.tap(pygame.K_RIGHTBRACKET, "]")
+    assert stage.now.settings.speed == 0.75
+
+
+def test_waking_up_falling_asleep_and_resync(stage):
+    steps(stage, 3)
+    stage.tap(pygame.K_k, "k")
+    assert stage.view.awake and stage.view.show == "reality"
+    steps(stage, 1)
+    assert stage.view.lived and bool(stage.now.marks.lived[-1])
+    stage.tap(pygame.K_k, "k")
+    assert not stage.view.awake
+    steps(stage, 2)
+    stage.tap(pygame.K_l, "l")
+    assert stage.view.age == 0 and (stage.view.frame == stage.view.reality).all()
+
+
+def test_knobs_by_key_and_by_mouse(stage):
+    stage.tap(pygame.K_m, "m")
+    stage.tap(pygame.K_LEFT)
+    assert stage.now.settings.steps == 2
+    stage.tap(pygame.K_DOWN)
+    stage.tap(pygame.K_RIGHT)
+    assert stage.now.settings.order == 2
+    stage.click(stage.hot("turn", "temperature", -1))
+    assert stage.now.settings.temperature == 0.75
+    stage.click(stage.hot("turn", "resync_every", 1))
+    assert stage.now.settings.resync_every == 1
+
+
+def test_every_panel_can_be_drawn_in_every_view_and_size(stage):
+    steps(stage, 3)
+    for key in "nvmbg":
+        stage.tap(getattr(pygame, f"K_{key}"), key)
+        for size in ((640, 480), (1280, 800), (300, 200), (480, 900)):
+            pygame.display.set_mode(size, pygame.RESIZABLE)
+            for show in ("dream", "reality", "twin"):
+                stage.game.ask("", lambda session, show=show: setattr(session, "show", show))
+                stage.settle()
+                stage.player.draw()
+    steps(stage, 1)
+    assert stage.now.values and stage.view.probabilities
+
+
+def test_the_denoising_ends_with_the_frame(stage):
+    steps(stage, 1)
+    stage.tap(pygame.K_v, "v")
+    assert len(stage.now.denoising) == 3 and (stage.now.denoising[-1] == stage.view.frame).all()
+
+
+def test_the_window_may_be_resized(stage):
+    pygame.display.set_mode((500, 700), pygame.RESIZABLE)
+    pygame.event.post(Event(pygame.VIDEORESIZE, size=(500, 700), w=500, h=700))
+    stage.turn()
+    pen, layout = stage.play.hands.seen
+    assert pen.size == (500, 700) and layout.pictures[0].width % 16 == 0
+    assert pygame.Rect(0, 0, 500, 700).contains(layout.pictures[0])
+
+
+def test_full_screen_and_back(stage):
+    size = stage.window.surface.get_size()
+    stage.tap(pygame.K_F11)
+    assert stage.window.full and stage.window.surface.get_flags() & pygame.FULLSCREEN
+    stage.tap(pygame.K_RETURN, mod=pygame.KMOD_LALT)
+    assert not stage.window.full and stage.window.surface.get_size() == size
+
+
+def test_hiding_all_but_the_picture(stage):
+    stage.tap(pygame.K_F2)
+    _, layout = stage.play.hands.seen
+    assert layout.head.height == 0 and layout.pictures[0].height > 560
+    stage.tap(pygame.K_ESCAPE)
+    assert not stage.play.hands.bare and stage.player.scene is stage.play
+
+
+def test_help_holds_time_and_gives_another_key(stage):
+    stage.tap(pygame.K_p, "p")
+    stage.tap(pygame.K_F1)
+    assert stage.view.paused and stage.play.hands.help
+    stage.click(stage.hot("rebind", "mind"))
+    stage.tap(pygame.K_SPACE, " ")
+    assert stage.play.hands.rebinding == "mind", "a key that plays cannot be had"
+    stage.tap(pygame.K_j, "j")
+    stage.tap(pygame.K_ESCAPE)
+    stage.until(lambda: not stage.view.paused, "for time to go on")
+    stage.tap(pygame.K_n, "n")
+    assert not stage.play.hands.mind
+    stage.tap(pygame.K_j, "j")
+    assert stage.play.hands.mind
+    assert type(stage.keyboard)().keys["mind"] == ("j",), "kept for the next time"
+
+
+def test_a_dream_is_saved_and_loaded(stage):
+    steps(stage, 3)
+    kept = stage.view.frame
+    stage.tap(pygame.K_F5)
+    assert "saved" in stage.view.message
+    steps(stage, 2)
+    stage.tap(pygame.K_F9)
+    assert (stage.view.frame == kept).all()
+
+
+def test_nothing_to_load_is_a_line(stage):
+    stage.tap(pygame.K_F9)
+    assert "F5" in stage.play._news and stage.play._wrong
+
+
+def test_a_tape_is_recorded(stage, home):
+    stage.tap(pygame.K_r, "r")
+    steps(stage, 3)
+    assert stage.view.recording == 3
+    stage.tap(pygame.K_r, "r")
+    assert stage.view.recording is None and len(list(home.rglob("*.tape"))) == 1
+
+
+def test_escape_leads_back_to_the_games_and_the_session_is_let_go(stage):
+    stage.tap(pygame.K_ESCAPE)
+    stage.until(lambda: stage.player.scene is not stage.play and stage.game._session is None, "for the picker")
+
+
+def test_leaving_joins_the_worker(stage):
+    stage.tap(pygame.K_p, "p")
+    pygame.event.post(Event(pygame.QUIT))
+    stage.player.run()
+    assert not stage.worker.alive and not pygame.display.get_init()
+
+
+def test_a_step_that_fails_is_a_line_and_time_stands_still(stage, monkeypatch):
+    def broken(*_):
+        raise RuntimeError("the accelerator\nis gone")
+
+    monkeypatch.setattr(stage.session.world, "step", broken)
+    stage.tap(pygame.K_p, "p")
+    stage.until(lambda: stage.play._news, "for the line")
+    assert stage.play._news == "the accelerator is gone" and stage.session.paused
+    monkeypatch.undo()
+    steps(stage, 1)
+    assert stage.view.moment == 1
+
+
+def test_a_game_that_cannot_be_loaded(stages):
+    def load(_):
+        raise ValueError("no such world: choose another")
+
+    stage = Stage(load)
+    stages.append(stage)
+    stage.until(lambda: stage.play._news, "for the line")
+    assert "no such world" in stage.play._news
+    stage.play._must_begin, stage.worker.trouble = True, "no such world"
+    with pytest.raises(ValueError, match="no such world"):
+        stage.turn()
+
+
+def test_the_window_lives_while_something_loads(stages):
+    """Turns go by, and something moves, while the worker is deep in a load."""
+    loaded = threading.Event()
+
+    def load(say):
+        say("Reading the weights")
+        loaded.wait(20)
+        raise ValueError("enough")
+
+    stage = Stage(load)
+    stages.append(stage)
+    stage.until(lambda: stage.worker.doing and stage.worker.doing.words == "Reading the weights", "for the load")
+    middle = stage.window.surface.get_height() // 2
+    lines = set()
+    for _ in range(10):
+        stage.player.turn()
+        lines.add(pygame.surfarray.array3d(stage.window.surface)[:, middle - 20:middle + 20].tobytes())
+    assert len(lines) > 5
+    loaded.set()
+
+
+def test_taps_of_twenty_milliseconds_and_their_latency(pong_agent, pong_world, stages):
+    """With the real clock: each tap becomes a step, soon."""
+    def load(_):
+        return Session(pong_agent, pong_world, game="Pong", controls=SharedControls(action_names("Pong")))
+
+    stage = Stage(load).begin()
+    stages.append(stage)
+    seen = []
+    stage.session.listeners.append(seen.append)
+    stage.until(lambda: len(seen) > 15, "for a second of play")
+    seen.clear()
+    number, pause, rng = 12, threading.Event(), np.random.default_rng(0)
+
+    def person():
+        for _ in range(number):
+            stage.down(pygame.K_UP)
+            pause.wait(0.02)
+            stage.up(pygame.K_UP)
+            pause.wait(0.1 + rng.uniform(0, 0.07))
+
+    fingers = threading.Thread(target=person)
+    fingers.start()
+    while fingers.is_alive():
+        stage.player.turn()
+    stage.until(lambda: stage.view.action_name == "NOOP", "for the last one")
+    assert [view.action_name for view in seen].count("RIGHT") == number
+    late = [view.latency for view in seen if view.action_name == "RIGHT"]
+    dreamt = float(np.median([view.milliseconds for view in seen])) / 1000
+    # at worst a tap comes just after a step was begun: that one, a beat, and its own
+    assert np.median(late) < 1 / 15 + 3 * dreamt + 0.05
+    print(f"key to frame: median {np.median(late) * 1000:.0f} ms, most {max(late) * 1000:.0f} ms; a step "
+          f"{dreamt * 1000:.0f} ms, {stage.view.rate:.1f} a second; to the screen {stage.play._drawing * 1000:.1f} ms")
