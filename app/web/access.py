@@ -22,12 +22,14 @@ Role = Literal["owner", "visitor"]
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
 OPEN_PATHS = ("/ui/", "/login", "/favicon.ico")
 """Scripts and styles: the same for everybody, and without secrets."""
-OWNER_PATHS = ("/api/owner/", "/gradio_api/upload")
+OWNER_PATHS = ("/studio", "/api/owner/", "/gradio_api/upload")
 GRADIO = ("queue/", "heartbeat/", "startup-events", "app_id", "info", "theme.css", "reset", "cancel", "upload", "user")
 """What Gradio's own pages ask for. Its other routes (files, proxies, components, calls by name) stay shut."""
 MAX_BODY = 256 * 1024
 MAX_UPLOAD = 512 * 2**20
 """Bytes; for the owner only, and only where files are uploaded."""
+MAX_TAPE = 17 * 2**20
+"""A little more than a tape may have, so that whoever sends too much is told."""
 UNSAFE = ("POST", "PUT", "PATCH", "DELETE")
 
 
@@ -125,13 +127,20 @@ class Gate:
         except (ValueError, UnicodeError):
             refusal = PlainTextResponse("This request could not be read.", 400)
         if refusal is None:
-            limit = MAX_UPLOAD if scope["role"] == "owner" and "upload" in scope["path"] else MAX_BODY
+            limit = self._limit(scope)
             await self.app(scope, bounded(receive, limit), hardened(scope, send))
         elif scope["type"] == "websocket":
             # before it is accepted: the browser sees a plain 403
             await send({"type": "websocket.close", "code": 1008, "reason": "not for you"})
         else:
             await refusal(scope, receive, hardened(scope, send))
+
+    @staticmethod
+    def _limit(scope: Scope) -> int:
+        """Bytes that a request's body may have."""
+        if scope["path"] == "/api/tapes":
+            return MAX_TAPE
+        return MAX_UPLOAD if scope["role"] == "owner" and scope["path"].endswith("/upload") else MAX_BODY
 
     def _refusal(self, scope: Scope) -> Response | None:
         headers, path, access = Headers(scope=scope), scope["path"], self.access
@@ -150,9 +159,13 @@ class Gate:
             return self._stranger(scope)
         if role != "owner" and path.startswith(OWNER_PATHS):
             return PlainTextResponse("This is for the owner of the server.", 403)
-        if path.startswith("/gradio_api/") and not path.removeprefix("/gradio_api/").startswith(GRADIO):
+        _, ours, route = path.partition("/gradio_api/")
+        if ours and not route.startswith(GRADIO):
             return PlainTextResponse("Not here.", 404)
-        return self._settled(scope, token)
+        settled = self._settled(scope, token)
+        if settled is None and role == "owner" and path == "/" and not access.loopback and scope["type"] == "http":
+            return RedirectResponse("/studio/", 303)
+        return settled
 
     def _settled(self, scope: Scope, token: str | None) -> Response | None:
         """A token in a page's address moves into a cookie, out of sight; embedded pages have no cookies and keep it."""

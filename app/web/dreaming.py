@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from typing import Any, Protocol
 
@@ -12,10 +12,13 @@ import numpy as np
 
 from app.session.controls import Controls
 from app.session.session import Session
+from app.session.tape import Tape
+from app.session.timeline import Packed
 from app.session.view import View
 from app.web import protocol as say
 from app.web.shelf import Loaded
 from app.web.shot import Mark, Shot, mark_of
+from app.web.tapes import MOST_STEPS, Seen
 from diamond_core.diffusion.noise import karras_sigmas
 
 LOG = logging.getLogger(__name__)
@@ -47,6 +50,9 @@ class Audience(Protocol):
 
     def sheet(self, fields: dict[str, Any], sheet: np.ndarray) -> None:
         """Many frames in one picture."""
+
+    def recorded(self, tape: Tape, seen: Sequence[Seen], title: str) -> None:
+        """A tape is full."""
 
     def failed(self, error: BaseException) -> None:
         """The dream cannot go on."""
@@ -84,17 +90,23 @@ class Dreaming:
         self._newest: View | None = None
         self._held = False
         self._fanning: asyncio.Task[None] | None = None
+        self._film: list[Seen] = []
+        self._twin = False
+        session.listeners.append(self._filmed)
         self.hold(False)
 
     @staticmethod
-    async def begin(host: Host, loaded: Loaded, opening: say.Open, audience: Audience) -> Dreaming:
-        """A new dream. Raises ValueError for actions that are not the game's."""
+    async def begin(host: Host, loaded: Loaded, opening: say.Open, audience: Audience, tape: Tape | None = None
+                    ) -> Dreaming:
+        """A new dream, or on from a tape's step. Raises ValueError for actions that are not the game's."""
         def make() -> Session:
-            names = loaded.card.action_names
-            told = [DIGITS.index(digit) for digit in opening.actions]
             session = Session(loaded.agent, loaded.world, seed=opening.seed)
+            told = [DIGITS.index(digit) for digit in opening.actions]
+            if tape is not None:
+                session.go_on_from(tape, opening.at)
+                told = story(tape, opening.at)
             if told:
-                session.controls = Retold(list(names), told)
+                session.controls = Retold(session.action_names, told)
             return session
 
         return Dreaming(host, loaded, await asyncio.wrap_future(host.call(make)), audience)
@@ -205,8 +217,31 @@ class Dreaming:
             s.speed = m.x
         elif isinstance(m, say.Wanted):
             self._want(m)
+        elif isinstance(m, say.Record):
+            self._record(m.on)
         else:
             self._change(m)
+
+    def _record(self, on: bool) -> None:
+        s = self.session
+        if on and s.recorder is None:
+            self._film, self._twin = [], s.show == "twin"
+            s.start_tape()
+        elif not on and s.recorder is not None:
+            tape, film, self._film = s.stop_tape(), self._film, []
+            self._loop.call_soon_threadsafe(self.audience.recorded, tape, film, self.loaded.title)
+
+    def _filmed(self, view: View) -> None:
+        """A step, while a tape runs."""
+        if self.session.recorder is None:
+            return
+        real = None if view.reality is None else Packed.of(view.reality)
+        if real is not None and (self._twin or view.show != "reality"):
+            self._film.append((Packed.of(view.frame), real if self._twin else None))
+        else:
+            self._film.append((real or Packed.of(view.frame), None))
+        if len(self._film) >= MOST_STEPS:
+            self._record(False)
 
     def _change(self, m: say.Message) -> None:
         s = self.session
@@ -291,6 +326,14 @@ class Dreaming:
         query = {"game": self.loaded.name, "seed": str(self.session.knobs.seed),
                  "actions": "".join(DIGITS[a or 0] for a in actions)}
         self._tell("link", query=query)
+
+
+def story(tape: Tape, at: int) -> list[int]:
+    """The actions from a step on for as long as nothing was put in and nobody was awake."""
+    until = min([step for step in tape.values if step > at], default=len(tape))
+    awake = [i for i in range(at, until) if tape.lived[i]]
+    actions: list[int] = tape.actions[at:min(awake, default=until)].tolist()
+    return actions
 
 
 def is_same(one: View, other: View) -> bool:

@@ -5,20 +5,28 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from app.session.look import STEPS_A_SECOND
+from app.session.tape import Tape
 from app.web import protocol as say
 from app.web.access import Access, Tempo
+from app.web.again import proven, ready_at
+from app.web.blind import Blind
+from app.web.datasets import datasets_of, play_of
 from app.web.dreaming import Dreaming
 from app.web.hosting import Host
+from app.web.jobs import Jobs
 from app.web.lobby import GOODBYE, Bounds, Lobby, Player
+from app.web.samples import Samples
 from app.web.shelf import Shelf
 from app.web.shot import Shot
+from app.web.tapes import Seen, Tapes, TapesError
 
 SWEEP = 2.0
 """Seconds between two looks for those who are gone."""
@@ -32,6 +40,8 @@ class Settings:
     """Where trainings lie; a folder each."""
     tapes: Path = Path("tapes")
     """Where recordings go."""
+    data: Path = Path("data")
+    """Where datasets lie."""
     checkpoints: Path = Path("checkpoints")
     """Where imported checkpoints go."""
     device: str = "auto"
@@ -42,8 +52,9 @@ class Settings:
 class Audience:
     """A player's page and those who watch."""
 
-    def __init__(self, player: Player, lobby: Lobby) -> None:
-        self._player, self._lobby = player, lobby
+    def __init__(self, player: Player, lobby: Lobby, tapes: Tapes, is_owner: bool) -> None:
+        self._player, self._lobby, self._tapes, self._is_owner = player, lobby, tapes, is_owner
+        self._writing: set[asyncio.Task[None]] = set()
 
     def show(self, shot: Shot) -> None:
         """To all."""
@@ -61,6 +72,20 @@ class Audience:
         if self._player.page is not None:
             self._player.page.sheet(fields, sheet)
 
+    def recorded(self, tape: Tape, seen: Sequence[Seen], title: str) -> None:
+        """Keeps a tape, beside play, and tells the player where it is."""
+        async def keep() -> None:
+            try:
+                kept = await asyncio.to_thread(self._tapes.keep, tape, seen, title, not self._is_owner)
+            except (TapesError, OSError) as error:
+                self.tell("note", text=f"the tape was not kept: {error}")
+            else:
+                self.tell("recorded", id=kept.id, title=kept.title, seconds=kept.steps / STEPS_A_SECOND)
+
+        task = asyncio.create_task(keep())
+        self._writing.add(task)
+        task.add_done_callback(self._writing.discard)
+
     def failed(self, error: BaseException) -> None:
         """This dream is over; nobody else's is."""
         page = self._player.page
@@ -75,9 +100,16 @@ class House:
     def __init__(self, settings: Settings, now: Callable[[], float] = time.monotonic) -> None:
         self.settings, self.now = settings, now
         self.shelf = Shelf(settings.runs, settings.device)
+        self.jobs = Jobs(settings.runs)
+        self.samples = Samples(settings.device)
+        self.tapes = Tapes(settings.tapes)
+        self.blind = Blind()
+        self._proving = asyncio.Lock()
         self.lobby = Lobby(settings.bounds, now)
         self.knocks = Tempo(0.2, 5, now)
         """Attempts at the password, of all strangers together."""
+        self.uploads = Tempo(0.1, 10, now)
+        """Tapes that visitors bring."""
         self._host: Host | None = None
         self._sweeping: asyncio.Task[None] | None = None
 
@@ -112,12 +144,43 @@ class House:
     async def dream(self, opening: say.Open, is_owner: bool, player: Player) -> Dreaming:
         """A dream for a player. Raises ValueError with words for the person."""
         loaded = await asyncio.to_thread(self.shelf.load, opening.game, is_owner)
-        return await Dreaming.begin(self.host, loaded, opening, Audience(player, self.lobby))
+        audience = Audience(player, self.lobby, self.tapes, is_owner)
+        if opening.tape is None:
+            return await Dreaming.begin(self.host, loaded, opening, audience)
+        tape = await asyncio.to_thread(self.tapes.tape, opening.tape)
+
+        def tell(done: int, total: int) -> None:
+            audience.tell("loading", what=f"Dreaming the tape up to there: {done} of {total} steps")
+
+        ready = await ready_at(self.host, loaded.world, tape, opening.at, tell)
+        return await Dreaming.begin(self.host, loaded, opening, audience, ready)
+
+    async def prove(self, name: str, is_owner: bool) -> tuple[int, int]:
+        """Dreams a tape again: how many of how many steps came out the same. Raises ValueError."""
+        tape = await asyncio.to_thread(self.tapes.tape, name)
+        dream = self.shelf.fitting(tape.origin.game, tape.origin.sha256)
+        if dream is None:
+            raise TapesError(f"no dream of {tape.origin.game} is installed: bring one in under Models")
+        if self._proving.locked():
+            raise TapesError("another tape is being proven: try again in a moment")
+        async with self._proving:
+            loaded = await asyncio.to_thread(self.shelf.load, dream, is_owner)
+            return await proven(self.host, loaded.world, tape), len(tape)
 
     def moments(self, name: str) -> list[dict[str, str]]:
         """The saved moments beside this one, where it is one of a run."""
         run, at, _ = name.rpartition("@")
         return [{"name": name, "word": word} for name, word in self.shelf.moments(run)] if at else []
 
-    def record(self, player: Player, on: bool) -> None:
-        """Begins or ends a player's tape."""
+    def datasets(self, game: str) -> list[tuple[Path, str]]:
+        """Datasets of a game, with a word on each."""
+        return datasets_of(self.settings.data, game)
+
+    def dataset(self, game: str, name: str, own: str) -> Path:
+        """A dataset by its name; `own` is the name of all recorded play. Raises ValueError."""
+        if name == own:
+            return play_of(self.tapes, game, self.settings.data)
+        for path, _ in self.datasets(game):
+            if path.name == name:
+                return path
+        raise ValueError(f"there is no dataset '{name}' of {game}")

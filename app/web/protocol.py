@@ -54,14 +54,14 @@ class Join(Message):
 
 
 class Open(Message):
-    """Step into a dream of a game; with actions (a string of base 36 digits) they are played first."""
+    """Step into a dream. Actions (base 36 digits) are played first; with a tape it goes on at one of its steps."""
 
     t: Literal["open"]
     game: Name
     seed: Count = 0
     actions: Annotated[str, Field(max_length=MAX_ACTIONS, pattern=r"^[0-9a-z]*$")] = ""
     tape: Secret | None = None
-    at: Count | None = None
+    at: Count = 0
 
 
 class Press(Message):

@@ -10,6 +10,7 @@ from typing import Any
 from app.session import look
 from app.web.access import Gate, login_page, set_cookie
 from app.web.house import House
+from app.web.recorded import add_blind, add_tapes
 from app.web.shelf import Unknown, poster
 from app.web.socket import Connection
 from diamond_core.training.checkpoint import CheckpointError, read_card
@@ -40,6 +41,8 @@ def build(house: House, tabs: bool = True) -> Any:
     app.state.house = house
     add_pages(app, house)
     add_play(app, house)
+    add_tapes(app, house)
+    add_blind(app, house)
     if tabs:
         from app.web.tabs.shell import mount
         mount(app, house)
@@ -85,7 +88,7 @@ def add_play(app: FastAPI, house: House) -> None:
     @app.get("/api/games")
     def games() -> list[dict[str, Any]]:
         return [{"name": o.name, "title": o.title, "line": o.line, "level": o.level,
-                 "poster": f"api/poster/{o.name}.png", "moving": house.shelf.film_of(o)} for o in house.shelf.offers()]
+                 "poster": f"api/poster/{o.name}.png", "moving": None} for o in house.shelf.offers()]
 
     @app.get("/api/poster/{name}.png")
     def picture(name: str, request: Request) -> Response:
@@ -95,14 +98,6 @@ def add_play(app: FastAPI, house: House) -> None:
         except (Unknown, CheckpointError) as error:
             raise HTTPException(404, str(error)) from None
         return Response(data, media_type="image/png", headers={"cache-control": "max-age=300"})
-
-    @app.get("/api/film/{name}.webp")
-    def film(name: str, request: Request) -> Response:
-        try:
-            data = house.shelf.film(name, request.scope["role"] == "owner")
-        except (Unknown, CheckpointError) as error:
-            raise HTTPException(404, str(error)) from None
-        return Response(data, media_type="image/webp", headers={"cache-control": "max-age=300"})
 
     @app.websocket("/ws")
     async def socket(websocket: WebSocket) -> None:

@@ -87,10 +87,6 @@ class Shelf:
         found = [offer for name, path in installed().items() if (offer := offer_of(name, path)) is not None]
         return sorted(found, key=lambda o: ({"good": 0, "fair": 1, "poor": 2, None: 3}[o.level], o.title))
 
-    def film_of(self, offer: Offer) -> str | None:
-        """Where the looping dream of a card can be had."""
-        return None
-
     def moments(self, run: str) -> list[tuple[str, str]]:
         """The saved moments of a run by the names under which they are opened, and a word on each, oldest first."""
         folder = self.run_folder(run)
@@ -118,6 +114,12 @@ class Shelf:
         if found is None:
             raise Unknown(f"there is no dream called '{name}': go back to the games and choose one")
         return found
+
+    def fitting(self, game: str, sha256: str) -> str | None:
+        """The installed dream with these weights, or else one of the same game."""
+        cards = [(name, read_card(path)) for name, path in installed().items() if offer_of(name, path) is not None]
+        same = [name for name, card in cards if card.sha256 == sha256]
+        return next(iter(same + [name for name, card in cards if card.game == game]), None)
 
     def load(self, name: str, is_owner: bool) -> Loaded:
         """A dream by its name; takes seconds the first time. Raises Unknown, CheckpointError."""
@@ -204,11 +206,3 @@ def rgb(frame: np.ndarray) -> np.ndarray:
     """(c, h, w) uint8, grey or colour -> (h, w, 3)."""
     image = np.moveaxis(frame, 0, -1)
     return np.ascontiguousarray(np.broadcast_to(image, (*image.shape[:2], 3)))
-
-
-def film(frames: list[np.ndarray]) -> bytes:
-    """Images (h, w, 3) as a looping WebP, every pixel as it is."""
-    first, *rest = (Image.fromarray(frame) for frame in frames)
-    file = io.BytesIO()
-    first.save(file, "WEBP", save_all=True, append_images=rest, duration=67, loop=0, lossless=True, method=2)
-    return file.getvalue()

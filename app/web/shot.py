@@ -45,11 +45,12 @@ class Shot:
         v = self.view
         return {
             "pictures": list(self._frames), "moment": v.moment, "last": self._last, "age": v.age,
-            "total": whole(v.total), "rtotal": whole(v.reality_total), "psnr": v.psnr, "ssim": v.ssim, "agree": v.agreement, "div": v.divergence,
-            "same": v.steps_agreed, "action": v.action, "name": v.action_name, "who": v.who, "show": v.show,
-            "helping": v.helping, "paused": v.paused, "awake": v.awake, "over": v.over, "p": v.probabilities,
-            "value": v.value, "pend": v.end_probability, "ms": v.milliseconds, "rate": v.rate, "slip": v.slipping,
-            "steps": v.steps, "path": v.path, "tape": v.recording, "note": v.message}
+            "total": whole(v.total), "rtotal": whole(v.reality_total), "psnr": v.psnr, "ssim": v.ssim,
+            "agree": v.agreement, "div": v.divergence, "same": v.steps_agreed, "action": v.action,
+            "name": v.action_name, "who": v.who, "show": v.show, "helping": v.helping, "paused": v.paused,
+            "awake": v.awake, "over": v.over, "p": v.probabilities, "value": v.value, "pend": v.end_probability,
+            "ms": v.milliseconds, "rate": v.rate, "slip": v.slipping, "steps": v.steps, "path": v.path,
+            "tape": v.recording, "note": v.message}
 
     def packet(self, seq: int, marks: Sequence[Mark], echo: int | None) -> bytes:
         """For one page: with the steps that it has not heard of yet."""

@@ -203,10 +203,7 @@ class Connection:
                 self.player = None
         elif self.player is not None and self.player.dreaming is not None:
             self.player.seen = self.house.now()
-            if isinstance(m, say.Record):
-                self.house.record(self.player, m.on)
-            else:
-                self.player.dreaming.do(m)
+            self.player.dreaming.do(m)
 
     def _begin(self, m: say.Open) -> None:
         if self._opening is not None and not self._opening.done():

@@ -2,6 +2,7 @@
 
 import { line } from "./gallery.js";
 import { at } from "./link.js";
+import { remember } from "./tapes.js";
 import { DRAWER, KEYS } from "./template.js";
 
 export class Drawer {
@@ -157,10 +158,11 @@ export class Drawer {
   }
 
   recorded(tape, note) {
+    remember(tape.id);
     const link = (word, ending) => {
       const a = line("a", "", word);
       a.href = at(`api/tapes/${tape.id}.${ending}`);
-      a.download = `${tape.name}.${ending}`;
+      a.download = `${tape.title} ${tape.id.slice(0, 4)}.${ending}`;
       return a;
     };
     note.replaceChildren(line("span", "", `${tape.seconds.toFixed(0)} s kept. `), link("MP4", "mp4"), " ",

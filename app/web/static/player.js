@@ -118,7 +118,7 @@ class DreamPlayer extends HTMLElement {
     this.timeline.draw();
     if (view.echo !== null) this.measured(this.keys.way(view.echo));
     this.number(view);
-    this.find(".note").textContent = view.over && !view.note ? "The end. Any key begins a new dream." : view.note;
+    if (view.note) this.say(view.note);
     this.root.classList.toggle("awake", view.awake);
     this.root.classList.toggle("paused", view.paused);
     this.root.classList.toggle("recording", view.tape !== null);
@@ -145,7 +145,11 @@ class DreamPlayer extends HTMLElement {
 
   on_note({ text }) { this.say(text); }
 
-  on_recorded(tape) { this.drawer.recorded(tape, this.find(".note")); }
+  on_recorded(tape) {
+    clearTimeout(this.saying);
+    this.drawer.recorded(tape, this.find(".note"));
+    this.saying = setTimeout(() => { this.find(".note").textContent = ""; }, 20000);
+  }
 
   on_link({ query }) {
     const url = new URL(at("play"));
@@ -227,9 +231,10 @@ class DreamPlayer extends HTMLElement {
 
   say(text) {
     const note = this.find(".note");
-    note.textContent = text;
+    if (text === "") { note.textContent = ""; return; }
+    note.textContent = text[0].toUpperCase() + text.slice(1);
     clearTimeout(this.saying);
-    this.saying = setTimeout(() => { if (note.textContent === text) note.textContent = ""; }, 4000);
+    this.saying = setTimeout(() => { note.textContent = ""; }, 4000);
   }
 
   word(name, word) {
@@ -288,6 +293,7 @@ class DreamPlayer extends HTMLElement {
     };
     this.root.addEventListener("click", act);
     window.addEventListener("keydown", (event) => this.shortcut(event));
+    window.addEventListener("dream-open", (event) => { showPlay(); this.leave(); this.open(event.detail); });
     document.addEventListener("visibilitychange", () => this.away(document.hidden));
     new IntersectionObserver(([entry]) => this.away(!entry.isIntersecting)).observe(this);
     new ResizeObserver(() => this.view && this.arrange()).observe(this.find(".pictures"));
@@ -374,6 +380,12 @@ class DreamPlayer extends HTMLElement {
   close() { this.overlay?.(); this.overlay = null; this.send("unfork"); this.focusPlay(); }
 
   focusPlay() { this.find(".play").focus({ preventScroll: true }); }
+}
+
+/** In the shell the dream has a tab of its own. */
+function showPlay() {
+  const tabs = [...document.querySelectorAll("button[role=tab]")];
+  tabs.find((tab) => tab.textContent.trim() === "Play")?.click();
 }
 
 customElements.define("dream-player", DreamPlayer);

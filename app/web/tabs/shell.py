@@ -14,41 +14,64 @@ os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 
 import gradio as gr
 
+from app.web.tabs import compare, models, train
+
 if TYPE_CHECKING:
     from fastapi import FastAPI
 
     from app.web.house import House
 
 STYLE = Path(__file__).parents[1] / "static" / "shell.css"
-HEAD = """<link rel="stylesheet" href="ui/look.css"><link rel="icon" href="ui/icon.svg" type="image/svg+xml">
-<script type="module" src="ui/player.js"></script>
-<meta name="viewport" content="width=device-width, initial-scale=1, viewport-fit=cover">"""
+SCRIPTS = ("player", "tapes", "blind")
+HEAD = """<link rel="stylesheet" href="/ui/look.css"><link rel="icon" href="/ui/icon.svg" type="image/svg+xml">
+<meta name="viewport" content="width=device-width, initial-scale=1, viewport-fit=cover">
+""" + "".join(f'<script type="module" src="/ui/{name}.js"></script>' for name in SCRIPTS)
+OWNER = "/studio"
+"""Where the owner's tabs are, where there are visitors too."""
 
 
 def mount(app: FastAPI, house: House) -> None:
-    """Puts the tabs at `/`."""
-    blocks = tabs(house)
-    gr.mount_gradio_app(app, blocks, path="/", theme=theme(), css=STYLE.read_text(), head=HEAD, footer_links=[],
-                        show_error=True, ssr_mode=False, pwa=False, mcp_server=False, enable_monitoring=False,
-                        run_history=False, max_file_size="512mb")
+    """Puts the tabs at `/`; beyond loopback those for visitors, and the owner's at `/studio`."""
+    options: dict[str, Any] = {
+        "theme": theme(), "css": STYLE.read_text(), "head": HEAD, "footer_links": [], "show_error": True,
+        "ssr_mode": False, "pwa": False, "mcp_server": False, "enable_monitoring": False, "run_history": False,
+        "max_file_size": "512mb"}
+    access = house.settings.access
+    if not access.loopback and not access.public:
+        gr.mount_gradio_app(app, tabs(house, is_owner=True), path=OWNER, **options)
+    gr.mount_gradio_app(app, tabs(house, is_owner=access.loopback), path="/", **options)
 
 
-def tabs(house: House) -> gr.Blocks:
-    """All tabs."""
-    with gr.Blocks(title="DIAMOND playground", analytics_enabled=False, fill_width=True, fill_height=True,
+def tabs(house: House, is_owner: bool) -> gr.Blocks:
+    """All tabs of the owner, or those that are for visitors: what a visitor must not do has no way to be asked for."""
+    quiet: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
+    with gr.Blocks(title="DIAMOND playground", analytics_enabled=False, fill_width=True,
                    delete_cache=(3600, 3600)) as blocks:
-        gr.HTML(BRAND, elem_id="brand", padding=False)
+        gr.HTML(BRAND, elem_id="brand", padding=False, js_on_load=None)
         with gr.Tabs(elem_id="tabs"):
-            with gr.Tab("Play", id="play"):
+            with gr.Tab("Play", id="play") as play:
                 gr.HTML("<dream-player></dream-player>", elem_id="play", padding=False, apply_default_css=False,
                         js_on_load=None)
-            with gr.Tab("Train", id="train"):
-                gr.Textbox(label="x")
-                gr.Button("go", variant="primary")
+            if is_owner:
+                with gr.Tab("Train", id="train") as training:
+                    timer = train.build(house)
+            with gr.Tab("Record", id="record") as record:
+                gr.HTML("<dream-tapes></dream-tapes>", padding=False, apply_default_css=False, js_on_load=None)
+            with gr.Tab("Compare", id="compare") as comparing:
+                shown = compare.build(house)
+            if is_owner:
+                with gr.Tab("Models", id="models") as choosing:
+                    listed = models.build(house)
+        comparing.select(lambda: compare.refresh(house), None, shown, **quiet)
+        if is_owner:
+            choosing.select(lambda: models.refresh(house), None, listed, **quiet)
+            training.select(lambda: gr.Timer(active=True), None, timer, **quiet)
+            for other in (play, record, comparing, choosing):
+                other.select(lambda: gr.Timer(active=False), None, timer, **quiet)
     return blocks
 
 
-BRAND = """<span class="brand"><img src="ui/icon.svg" alt="" width="22" height="22">DIAMOND</span>"""
+BRAND = """<span class="brand"><img src="/ui/icon.svg" alt="" width="22" height="22">DIAMOND</span>"""
 
 
 def theme() -> gr.themes.Base:
@@ -57,32 +80,31 @@ def theme() -> gr.themes.Base:
     mono = ["ui-monospace", "SF Mono", "Cascadia Mono", "Menlo", "Consolas", "monospace"]
     base = gr.themes.Base(primary_hue="violet", secondary_hue="teal", neutral_hue="slate", font=font, font_mono=mono,
                           radius_size="md", text_size="md")
-    values: dict[str, Any] = {
-        "body_background_fill": "var(--background)", "body_text_color": "var(--text)",
-        "body_text_color_subdued": "var(--muted)", "background_fill_primary": "var(--background)",
-        "background_fill_secondary": "var(--panel)", "border_color_primary": "var(--line)",
-        "border_color_accent": "var(--dream)", "color_accent": "var(--dream)", "color_accent_soft": "var(--raised)",
-        "block_background_fill": "var(--panel)", "block_border_color": "var(--line)", "block_label_text_color": "var(--muted)",
-        "block_label_background_fill": "transparent", "block_title_text_color": "var(--muted)", "block_info_text_color": "var(--muted)",
-        "panel_background_fill": "var(--panel)", "panel_border_color": "var(--line)",
-        "input_background_fill": "var(--background)", "input_border_color": "var(--line)",
-        "input_border_color_focus": "var(--dream)", "input_placeholder_color": "var(--muted)",
-        "button_primary_background_fill": "var(--dream)", "button_primary_background_fill_hover": "var(--dream)",
-        "button_primary_text_color": "#0b0d12", "button_primary_border_color": "var(--dream)",
-        "button_secondary_background_fill": "var(--panel)", "button_secondary_background_fill_hover": "var(--raised)",
-        "button_secondary_text_color": "var(--text)", "button_secondary_border_color": "var(--line)",
-        "checkbox_background_color": "var(--background)", "checkbox_background_color_selected": "var(--dream)",
-        "checkbox_border_color": "var(--line)", "checkbox_border_color_selected": "var(--dream)",
-        "checkbox_label_background_fill": "var(--panel)", "checkbox_label_background_fill_selected": "var(--raised)",
-        "checkbox_label_background_fill_hover": "var(--raised)", "checkbox_label_border_color": "var(--line)",
-        "checkbox_label_text_color": "var(--text)", "checkbox_label_text_color_selected": "var(--text)",
-        "slider_color": "var(--dream)", "loader_color": "var(--dream)", "link_text_color": "var(--dream-ink)",
-        "link_text_color_hover": "var(--dream-ink)", "link_text_color_active": "var(--dream-ink)",
-        "link_text_color_visited": "var(--dream-ink)", "table_border_color": "var(--line)",
-        "table_even_background_fill": "var(--panel)", "table_odd_background_fill": "var(--background)",
-        "error_background_fill": "var(--panel)", "error_border_color": "var(--red)", "error_text_color": "var(--text)",
-        "stat_background_fill": "var(--dream)", "block_shadow": "none", "input_shadow": "none", "input_shadow_focus": "none",
-        "button_primary_shadow": "none", "button_secondary_shadow": "none"}
     known = set(vars(base))
-    return base.set(**{name + part: x for name, x in values.items() for part in ("", "_dark")
-                       if name + part in known})
+    return base.set(**{name + theme: value for value, names in PAINT.items() for name in names.split()
+                       for theme in ("", "_dark") if name + theme in known})
+
+
+PAINT = {
+    "var(--background)": "body_background_fill background_fill_primary input_background_fill checkbox_background_color "
+                         "table_odd_background_fill",
+    "var(--panel)": "background_fill_secondary block_background_fill panel_background_fill error_background_fill "
+                    "button_secondary_background_fill checkbox_label_background_fill table_even_background_fill",
+    "var(--raised)": "color_accent_soft button_secondary_background_fill_hover checkbox_label_background_fill_hover "
+                     "checkbox_label_background_fill_selected",
+    "var(--line)": "border_color_primary block_border_color panel_border_color input_border_color "
+                   "checkbox_border_color checkbox_label_border_color button_secondary_border_color table_border_color",
+    "var(--text)": "body_text_color button_secondary_text_color checkbox_label_text_color error_text_color "
+                   "checkbox_label_text_color_selected",
+    "var(--muted)": "body_text_color_subdued block_label_text_color block_title_text_color block_info_text_color "
+                    "input_placeholder_color",
+    "var(--dream)": "border_color_accent color_accent input_border_color_focus button_primary_background_fill "
+                    "button_primary_background_fill_hover button_primary_border_color slider_color loader_color "
+                    "checkbox_background_color_selected checkbox_border_color_selected checkbox_border_color_focus",
+    "var(--dream-ink)": "link_text_color link_text_color_hover link_text_color_active link_text_color_visited",
+    "var(--red)": "error_border_color",
+    "#0b0d12": "button_primary_text_color",
+    "transparent": "block_label_background_fill block_title_background_fill",
+    "none": "block_shadow input_shadow input_shadow_focus button_primary_shadow button_secondary_shadow",
+}
+"""A colour of ours -> Gradio's names for what has it."""

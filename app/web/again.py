@@ -1,0 +1,50 @@
+"""Dreaming a tape again, a step at a time between others' steps: to go on from it, or to prove it. Our own."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from typing import Any
+
+from app.session.tape import Played, Tape, TapeError, pack_value
+from app.web.dreaming import Host
+from diamond_core.world.dream import World
+
+Tell = Callable[[int, int], None]
+"""tell(done, total)."""
+
+
+async def ready_at(host: Host, world: World, tape: Tape, number: int, tell: Tell) -> Tape:
+    """The same tape with the dream before step `number` on it, so that to go on from there takes no time."""
+    if not 0 <= number <= len(tape):
+        raise TapeError(f"expected a step from 0 to {len(tape)}, got {number}: choose one on the tape")
+    if number in tape.values:
+        return tape
+    first = max(step for step in tape.values if step <= number)
+    state = None
+    async for played in stepwise(host, tape.replay(world, first, number)):
+        state = played.state or state
+        tell(played.number - first + 1, number - first)
+    if state is None:
+        raise TapeError(f"nothing was dreamt on this tape before step {number}: choose a later one")
+    return replace(tape, values={**tape.values, number: await on(host, lambda: pack_value(state))})
+
+
+async def proven(host: Host, world: World, tape: Tape) -> int:
+    """How many steps come out as they were recorded, frame, reward and end."""
+    same = 0
+    async for played in stepwise(host, tape.replay(world)):
+        same += tape.check(played)
+    return same
+
+
+async def stepwise(host: Host, steps: Iterator[Played]) -> Any:
+    """An iterator that computes, moved on by the host's thread."""
+    while (played := await on(host, lambda: next(steps, None))) is not None:
+        yield played
+
+
+async def on(host: Host, job: Callable[[], Any]) -> Any:
+    """Runs something on the host's thread."""
+    return await asyncio.wrap_future(host.call(job))

@@ -1,0 +1,104 @@
+"""The blind test: a clip of the dream and one of the real game under the same actions; which one is real? Our own."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import secrets
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from PIL import Image
+
+from app.session.look import STEPS_A_SECOND
+from app.session.session import Session
+from app.web.again import on
+from app.web.dreaming import Host
+from app.web.shelf import Loaded
+
+LENGTHS = (5, 15, 30, 60)
+"""Steps of a clip: a third of a second to four."""
+KEPT = 64
+"""Questions that wait for their answer."""
+
+
+class BlindError(ValueError):
+    """A question that cannot be asked or answered."""
+
+
+@dataclass(frozen=True)
+class Question:
+    """Two clips."""
+
+    films: tuple[bytes, bytes]
+    """Left and right, as WebP."""
+    real: int
+    """Which one is: 0 or 1."""
+    steps: int
+
+
+class Blind:
+    """Asks, and remembers what the answers are."""
+
+    def __init__(self) -> None:
+        self._questions: OrderedDict[str, Question] = OrderedDict()
+        self._asking = asyncio.Lock()
+
+    async def ask(self, host: Callable[[], Host], loaded: Loaded, steps: int) -> str:
+        """A new question about a game; its name. Raises BlindError."""
+        if steps not in LENGTHS:
+            raise BlindError(f"a clip has {', '.join(map(str, LENGTHS))} steps, got {steps}")
+        # one at a time: those who play come first
+        async with self._asking:
+            dream, reality = await clips(host(), loaded, steps)
+        real = secrets.randbelow(2)
+        films = (film(reality), film(dream)) if real == 0 else (film(dream), film(reality))
+        name = secrets.token_urlsafe(12)
+        self._questions[name] = Question(films, real, steps)
+        while len(self._questions) > KEPT:
+            self._questions.popitem(last=False)
+        return name
+
+    def film(self, name: str, side: int) -> bytes:
+        """One of the two clips. Raises BlindError."""
+        return self._question(name).films[side]
+
+    def answer(self, name: str) -> int:
+        """Which one was real; the question is gone after that. Raises BlindError."""
+        real = self._question(name).real
+        del self._questions[name]
+        return real
+
+    def _question(self, name: str) -> Question:
+        if name not in self._questions:
+            raise BlindError("this question is gone: take the next one")
+        return self._questions[name]
+
+
+async def clips(host: Host, loaded: Loaded, steps: int) -> tuple[list[np.ndarray], list[np.ndarray]]:
+    """So many frames (h, w, 3) of a dream and of reality after the same start and actions. Raises BlindError."""
+    def begin() -> Session:
+        return Session(loaded.agent, loaded.world, seed=secrets.randbelow(2**31))
+
+    session = await on(host, begin)
+    if session.real is None:
+        raise BlindError("only Atari games have a real one beside the dream: choose another")
+    session.who = "random"
+    views = [session.view]
+    for _ in range(steps):
+        view = await on(host, session.tick)
+        if view.over:
+            break
+        views.append(view)
+    return [view.frame for view in views], [view.reality for view in views]
+
+
+def film(frames: list[np.ndarray]) -> bytes:
+    """Images (h, w, 3) as a looping WebP, every pixel as it is."""
+    first, *rest = (Image.fromarray(frame) for frame in frames)
+    file = io.BytesIO()
+    first.save(file, "WEBP", save_all=True, append_images=rest, duration=round(1000 / STEPS_A_SECOND), loop=0,
+               lossless=True, method=2)
+    return file.getvalue()

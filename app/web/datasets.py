@@ -1,0 +1,47 @@
+"""Play that worlds can learn from: the datasets that lie there, and one made of recorded play. Our own."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from pathlib import Path
+
+from app.session.tape import TapeError
+from app.web.tapes import Tapes
+from diamond_core.replay import Dataset, DatasetError, DatasetInfo, Episode
+
+
+def datasets_of(folder: Path, game: str) -> list[tuple[Path, str]]:
+    """Datasets of a game, with a word on each."""
+    found = []
+    for path in sorted(folder.iterdir()) if folder.is_dir() else []:
+        try:
+            info = DatasetInfo.load(path)
+        except DatasetError:
+            continue
+        if info.game == game:
+            found.append((path, f"{sum(1 for _ in path.glob('*.episode'))} episodes"))
+    return found
+
+
+def play_of(tapes: Tapes, game: str, folder: Path) -> Path:
+    """A dataset of all recorded play of a game, made anew. Raises ValueError where there is none to learn from."""
+    episodes: list[Episode] = []
+    names: tuple[str, ...] = ()
+    for recording in tapes.of_game(game):
+        tape = tapes.tape(recording.id)
+        names = tape.origin.action_names
+        try:
+            episodes += tape.episodes("reality")
+        except TapeError:
+            # a tape of a game without an emulator beside it shows what a network dreamt: nothing to learn from
+            continue
+    if not episodes:
+        raise ValueError(f"none of your tapes shows real play of {game}: record some in the Play tab first")
+    path = folder / f"{re.sub(r'[^A-Za-z0-9]+', '-', game)}-played"
+    shutil.rmtree(path, ignore_errors=True)
+    frame_shape = tuple(int(side) for side in episodes[0].frames.shape[1:])
+    dataset = Dataset(path, DatasetInfo(game, names, (frame_shape[0], frame_shape[1], frame_shape[2]), "human"))
+    for episode in episodes:
+        dataset.add(episode)
+    return path

@@ -1,0 +1,100 @@
+"""Checkpoints brought in and thrown out, by the owner: tensors are read, nothing is ever executed. Our own."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from app.commands.data import real_starts
+from app.web.jobs import JobError, canonical
+from diamond_core.envs import action_names
+from diamond_core.training.checkpoint import (
+    CARD,
+    STARTS,
+    WEIGHTS,
+    CheckpointError,
+    import_published,
+    load_checkpoint,
+    save_checkpoint,
+)
+from diamond_core.training.library import load
+
+NAME = re.compile(r"[A-Za-z0-9][\w.-]{0,59}")
+REPOSITORY = re.compile(r"[\w.-]{1,96}/[\w.-]{1,96}")
+
+
+def bring_files(files: Sequence[Path], game: str, name: str, shelf: Path) -> Path:
+    """A checkpoint from uploaded files: a published .pt or .safetensors, or the files of one of our folders. Raises
+    CheckpointError, JobError."""
+    named = {path.name: path for path in files}
+    if CARD in named:
+        return bring_folder(named, name or named[CARD].parent.name, shelf)
+    if len(files) != 1 or files[0].suffix not in (".pt", ".pth", ".safetensors"):
+        raise CheckpointError(f"expected one .pt or .safetensors file, or {WEIGHTS} with {CARD} and {STARTS}")
+    return bring_published(str(files[0]), game, name, shelf)
+
+
+def bring_folder(named: dict[str, Path], name: str, shelf: Path) -> Path:
+    """Our own files, copied and read once to see that they belong together. Raises CheckpointError."""
+    missing = {WEIGHTS, CARD, STARTS} - set(named)
+    if missing:
+        raise CheckpointError(f"missing {', '.join(sorted(missing))}: choose all files of the checkpoint together")
+    target = free(shelf, name)
+    with tempfile.TemporaryDirectory(dir=shelf) as folder:
+        copy = Path(folder) / "checkpoint"
+        copy.mkdir()
+        for file in (WEIGHTS, CARD, STARTS, "fidelity.json"):
+            if file in named:
+                shutil.copyfile(named[file], copy / file)
+        load_checkpoint(copy)
+        copy.rename(target)
+    return target
+
+
+def bring_published(source: str, game: str, name: str, shelf: Path) -> Path:
+    """A published state dict: a file, or hub:OWNER/REPOSITORY. Raises CheckpointError, JobError."""
+    game = canonical(game)
+    target = free(shelf, name or re.sub(r"\W+", "-", game))
+    agent, card = import_published(source, game, action_names(game))
+    return save_checkpoint(target, agent, card, real_starts(game, agent), torch.float16)
+
+
+def bring_from_hub(repository: str, game: str, name: str, shelf: Path) -> Path:
+    """A published checkpoint from the Hub. Raises CheckpointError, JobError."""
+    if not REPOSITORY.fullmatch(repository.strip()):
+        raise CheckpointError(f"expected OWNER/REPOSITORY, as in eloialonso/diamond, got '{repository}'")
+    return bring_published(f"hub:{repository.strip()}", game, name, shelf)
+
+
+def bring_moment(run_moment: Path, name: str, shelf: Path) -> Path:
+    """A moment of a run as a checkpoint of its own. Raises CheckpointError."""
+    agent = load(run_moment, "cpu")
+    assert agent.card is not None
+    return save_checkpoint(free(shelf, name), agent, agent.card, agent.starts, torch.float16)
+
+
+def throw_out(name: str, shelf: Path) -> None:
+    """Removes a checkpoint that lies on the owner's own shelf. Raises CheckpointError."""
+    for folder in shelf.iterdir() if shelf.is_dir() else []:
+        if folder.name == name and (folder / CARD).is_file() and not folder.is_symlink():
+            gone = folder.with_name(f".{name}.gone")
+            folder.rename(gone)
+            shutil.rmtree(gone)
+            return
+    raise CheckpointError(f"'{name}' does not lie in {shelf}: what was shipped stays")
+
+
+def free(shelf: Path, name: str) -> Path:
+    """A new place on the shelf. Raises JobError."""
+    name = name.strip()
+    if not NAME.fullmatch(name):
+        raise JobError(f"a name is made of letters, digits, '.', '_' and '-', got '{name}'")
+    shelf.mkdir(parents=True, exist_ok=True)
+    if (shelf / name).exists():
+        raise JobError(f"there is a '{name}' already: choose another name, or delete it first")
+    return shelf / name

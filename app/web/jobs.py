@@ -1,0 +1,275 @@
+"""Trainings as children of nobody: `diamond train` in a session of its own, found again by what lies in its folder.
+
+Our own. A run is a folder; `job.json` in it says which process trains there. Closing the page or the server ends
+nothing; stopping is the signal that Ctrl-C sends, so everything is saved.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from filelock import FileLock, Timeout
+
+from diamond_core.config import PRESETS, TrainConfig
+from diamond_core.envs import action_names, list_games
+from diamond_core.training.run import Run, RunError, write_atomically
+
+State = Literal["training", "stopping", "stopped", "finished", "failed"]
+NAME = re.compile(r"[A-Za-z0-9][\w.-]{0,59}")
+JOB, LOG = "job.json", "train.log"
+START = "import sys; from app.cli import main; main(sys.argv[1:])"
+FRESH = 600.0
+"""Seconds since the last line of metrics within which somebody else's training may still be under way."""
+
+
+class JobError(ValueError):
+    """Something that cannot be started or stopped, in words for the person."""
+
+
+@dataclass(frozen=True)
+class Order:
+    """What somebody wants to train."""
+
+    game: str
+    preset: str = "playground"
+    name: str = ""
+    """Of the run; by default the game's and a number."""
+    minutes: float | None = None
+    """After which it stops cleanly; none = when it is done."""
+    dataset: str | None = None
+    """A folder of play to learn from instead of collecting."""
+    seed: int = 0
+    epochs: int | None = None
+    """Epochs after the last collection; none = the preset's."""
+    batch_size: int | None = None
+    """Of the denoiser; none = the preset's."""
+    learning_rate: float | None = None
+    """Of the denoiser; none = the preset's."""
+
+
+@dataclass(frozen=True)
+class Status:
+    """How a run is doing."""
+
+    name: str
+    config: TrainConfig
+    state: State
+    ours: bool
+    """Whether it can be stopped from here: whoever started it in a terminal stops it there."""
+    started: float | None
+    """Unix time at which the process that trains now was started."""
+    last_words: str
+    """The last line of its log, where it failed."""
+
+
+class Jobs:
+    """All runs in one folder."""
+
+    def __init__(self, runs: Path) -> None:
+        self.runs = runs
+        self._children: dict[int, subprocess.Popen[bytes]] = {}
+
+    def start(self, order: Order) -> str:
+        """Begins a run and returns its name. Raises JobError."""
+        arguments = arguments_of(order)
+        name = order.name.strip() or self._free_name(order.game)
+        if not NAME.fullmatch(name):
+            raise JobError(f"a run's name is made of letters, digits, '.', '_' and '-', got '{name}'")
+        folder = self.runs / name
+        if folder.exists():
+            raise JobError(f"there is a run '{name}' already: choose another name, or resume it")
+        self._spawn(folder, arguments)
+        return name
+
+    def resume(self, name: str, minutes: float | None = None) -> None:
+        """Goes on with a run as if it had never stopped. Raises JobError."""
+        status = self.status(name)
+        if status.state in ("training", "stopping"):
+            raise JobError(f"{name} is being trained already")
+        limit = [] if minutes is None else ["--time-limit", f"{max(minutes, 0.1) * 60:.0f}s"]
+        self._spawn(self.runs / name, ["--resume", *limit])
+
+    def stop(self, name: str) -> None:
+        """Asks a run to save everything and end. Raises JobError."""
+        status, job = self.status(name), self._job(name)
+        if status.state == "stopping":
+            return
+        if status.state != "training":
+            raise JobError(f"{name} is not being trained")
+        if not status.ours:
+            raise JobError(f"{name} was started elsewhere: press Ctrl-C there")
+        os.kill(job["pid"], signal.SIGTERM)
+        write_atomically(self.runs / name / JOB, json.dumps({**job, "asked": True}).encode())
+
+    def delete(self, name: str) -> None:
+        """Removes a run and everything in it. Raises JobError while it is trained."""
+        if self.status(name).state in ("training", "stopping"):
+            raise JobError(f"{name} is being trained: stop it first")
+        folder = self._folder(name)
+        gone = folder.with_name(f".{folder.name}.gone")
+        os.replace(folder, gone)
+        shutil.rmtree(gone)
+
+    def names(self) -> list[str]:
+        """All runs, the newest first."""
+        if not self.runs.is_dir():
+            return []
+        folders = [f for f in self.runs.iterdir() if f.is_dir() and not f.name.startswith(".")
+                   and ((f / "config.json").is_file() or (f / JOB).is_file())]
+        return [f.name for f in sorted(folders, key=lambda f: f.stat().st_mtime, reverse=True)]
+
+    def status(self, name: str) -> Status:
+        """How one run is doing. Raises JobError where there is none."""
+        folder, job = self._folder(name), self._job(name)
+        try:
+            config = Run(folder).config()
+        except RunError as error:
+            # just begun, or failed before it could write its configuration
+            if not job:
+                raise JobError(str(error)) from None
+            config = TrainConfig(job.get("game", "?"))
+        is_ours = bool(job) and self._lives(job["pid"], name)
+        state: State = "stopping" if job.get("asked") else "training"
+        if not is_ours:
+            state = "training" if self._is_held(folder) else self._ended(folder, job)
+        words = last_line(folder / LOG) if state == "failed" else ""
+        return Status(name, config, state, is_ours, job.get("started") if is_ours else None, words)
+
+    def log(self, name: str, lines: int = 12) -> str:
+        """The end of what a training said."""
+        return "\n".join(tail(self._folder(name) / LOG)[-lines:])
+
+    def _folder(self, name: str) -> Path:
+        """Raises JobError: only names that were found can be used."""
+        if name not in self.names():
+            raise JobError(f"there is no run '{name}'")
+        return self.runs / name
+
+    def _job(self, name: str) -> dict[str, Any]:
+        try:
+            job = json.loads((self.runs / name / JOB).read_text())
+            return job if isinstance(job, dict) and isinstance(job.get("pid"), int) else {}
+        except (OSError, ValueError):
+            return {}
+
+    def _spawn(self, folder: Path, arguments: list[str]) -> None:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        log = folder.parent / f".{folder.name}.log"
+        game = arguments[arguments.index("--game") + 1] if "--game" in arguments else None
+        command = [sys.executable, "-c", START, "train", "--run", str(folder), *arguments]
+        # the trainer wants an empty folder: its words wait beside it until it has made its own
+        where = folder / LOG if folder.exists() else log
+        environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
+        with where.open("ab") as out:
+            child = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=out, stderr=out, env=environment,
+                                     start_new_session=True)
+        self._children[child.pid] = child
+        job = {"pid": child.pid, "started": time.time(), "game": game}
+        deadline = time.monotonic() + 60
+        while not (folder / "config.json").exists():
+            if child.poll() is not None or time.monotonic() > deadline:
+                words = last_line(where) or "it did not begin within a minute"
+                if child.poll() is None:
+                    child.kill()
+                log.unlink(missing_ok=True)
+                raise JobError(words.removeprefix("diamond: "))
+            time.sleep(0.05)
+        if where == log:
+            os.replace(log, folder / LOG)
+        write_atomically(folder / JOB, json.dumps(job).encode())
+
+    def _free_name(self, game: str) -> str:
+        stem = re.sub(r"\W+", "-", game.removeprefix("gym:")).strip("-") or "run"
+        number = 1
+        while (self.runs / f"{stem}-{number}").exists():
+            number += 1
+        return f"{stem}-{number}"
+
+    def _lives(self, pid: int, name: str) -> bool:
+        """Whether a process is still the one that trains this run."""
+        child = self._children.get(pid)
+        if child is not None:
+            return child.poll() is None
+        try:
+            os.kill(pid, 0)
+        except (ProcessLookupError, PermissionError, OverflowError):
+            return False
+        words = Path(f"/proc/{pid}/cmdline")
+        # elsewhere than on Linux a number that was given out anew would be taken for the old process
+        return not words.exists() or name.encode() in words.read_bytes()
+
+    def _is_held(self, folder: Path) -> bool:
+        """Whether a process that was not started from here trains in this folder."""
+        metrics = folder / "metrics.jsonl"
+        # to ask is to hold the lock for a moment: only where somebody may be at work
+        if not metrics.exists() or time.time() - metrics.stat().st_mtime > FRESH or not (folder / ".lock").exists():
+            return False
+        try:
+            with FileLock(folder / ".lock", timeout=0):
+                return False
+        except Timeout:
+            return True
+
+    @staticmethod
+    def _ended(folder: Path, job: dict[str, Any]) -> State:
+        words = last_line(folder / LOG)
+        if words.startswith("finished"):
+            return "finished"
+        if words.startswith("diamond:") or "Error" in words:
+            return "failed"
+        return "stopped"
+
+
+def arguments_of(order: Order) -> list[str]:
+    """An order as options of `diamond train`. Raises JobError for what cannot be."""
+    if order.preset not in PRESETS:
+        raise JobError(f"unknown preset '{order.preset}': use one of {', '.join(PRESETS)}")
+    game = canonical(order.game)
+    arguments = ["--game", game, "--preset", order.preset, "--seed", str(order.seed)]
+    numbers = {"--time-limit": None if order.minutes is None else f"{max(order.minutes, 0.1) * 60:.0f}s",
+               "--dataset": order.dataset, "--final-epochs": order.epochs, "--denoiser.batch-size": order.batch_size,
+               "--denoiser.learning-rate": order.learning_rate}
+    for option, value in numbers.items():
+        if value is not None:
+            if not isinstance(value, str) and not 0 < value < 10**6:
+                raise JobError(f"{option[2:]} must be more than 0, got {value}")
+            arguments += [option, str(value)]
+    return arguments
+
+
+def canonical(game: str) -> str:
+    """A game as it is spelled everywhere. Raises JobError for one that does not exist."""
+    game = game.strip()
+    try:
+        action_names(game)
+    except Exception as error:
+        # gymnasium has errors of its own for ids that it does not know
+        raise JobError(" ".join(str(error).split()) or f"there is no game '{game}'") from None
+    return {name.lower(): name for name in list_games()}.get(game.lower(), game)
+
+
+def tail(path: Path, size: int = 16 * 1024) -> list[str]:
+    """The last lines of a file; of a progress bar only what it says in the end."""
+    try:
+        with path.open("rb") as file:
+            file.seek(max(0, path.stat().st_size - size))
+            text = file.read().decode(errors="replace")
+    except OSError:
+        return []
+    text = re.sub("\x1b\\[[0-9;?]*[A-Za-z]", "", text)
+    return [line.rsplit("\r", 1)[-1].rstrip() for line in text.split("\n") if line.strip()]
+
+
+def last_line(path: Path) -> str:
+    """What was said last."""
+    return (tail(path) or [""])[-1]

@@ -1,0 +1,107 @@
+"""Recordings and the blind test over HTTP. Names are secrets: without one there is nothing to see. Our own."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import asdict
+from typing import Any
+
+from fastapi import FastAPI, HTTPException, Request, Response
+from fastapi.responses import FileResponse
+
+from app.session.tape import TapeError
+from app.web.blind import BlindError
+from app.web.house import House
+from app.web.shelf import Unknown
+from app.web.tapes import MOST_UPLOAD, Recording, TapesError
+from diamond_core.training.checkpoint import CheckpointError
+
+MOST_NAMES = 200
+FORMS = {"tape": "application/octet-stream", "webp": "image/webp", "gif": "image/gif", "mp4": "video/mp4"}
+WRONG = (TapeError, TapesError, BlindError, Unknown, CheckpointError)
+
+
+def is_owner(request: Request) -> bool:
+    """Whether the gate let the owner in."""
+    return bool(request.scope["role"] == "owner")
+
+
+def add_tapes(app: FastAPI, house: House) -> None:
+    """The library of recordings."""
+    def told(recording: Recording) -> dict[str, Any]:
+        return {**asdict(recording), "dream": house.shelf.fitting(recording.game, recording.sha256)}
+
+    @app.get("/api/tapes")
+    def tapes(request: Request, names: str = "") -> list[dict[str, Any]]:
+        if is_owner(request):
+            return [told(recording) for recording in house.tapes.all()]
+        found = []
+        for name in names.split(",")[:MOST_NAMES]:
+            try:
+                found.append(told(house.tapes.get(name)))
+            except TapesError:
+                continue
+        return found
+
+    @app.post("/api/tapes")
+    async def bring(request: Request, title: str = "a tape") -> dict[str, Any]:
+        if not is_owner(request) and not house.uploads.take():
+            raise HTTPException(429, "many tapes are being brought in: try again in a minute")
+        data = bytearray()
+        async for part in request.stream():
+            data += part
+            if len(data) > MOST_UPLOAD:
+                raise HTTPException(413, f"expected a tape of at most {MOST_UPLOAD >> 20} MiB")
+        return await answered(asyncio.to_thread(
+            lambda: told(house.tapes.bring(bytes(data), title[:60], not is_owner(request)))))
+
+    @app.get("/api/tapes/{name}.{ending}")
+    async def file(name: str, ending: str) -> Response:
+        path = await answered(asyncio.to_thread(house.tapes.file, name, ending))
+        return FileResponse(path, media_type=FORMS[ending])
+
+    @app.delete("/api/tapes/{name}")
+    async def delete(name: str) -> dict[str, bool]:
+        await answered(asyncio.to_thread(house.tapes.delete, name))
+        return {"deleted": True}
+
+    @app.post("/api/tapes/{name}/prove")
+    async def prove(name: str, request: Request) -> dict[str, int]:
+        same, steps = await answered(house.prove(name, is_owner(request)))
+        return {"same": same, "steps": steps}
+
+
+def add_blind(app: FastAPI, house: House) -> None:
+    """Questions and answers."""
+    @app.post("/api/blind")
+    async def ask(request: Request, game: str, steps: int) -> dict[str, str]:
+        async def make() -> str:
+            loaded = await asyncio.to_thread(house.shelf.load, game, is_owner(request))
+            return await house.blind.ask(lambda: house.host, loaded, steps)
+
+        return {"name": await answered(make())}
+
+    @app.get("/api/blind/{name}/{side}.webp")
+    async def film(name: str, side: int) -> Response:
+        if side not in (0, 1):
+            raise HTTPException(404, "a question has two sides")
+        try:
+            data = house.blind.film(name, side)
+        except BlindError as error:
+            raise HTTPException(404, str(error)) from None
+        return Response(data, media_type="image/webp", headers={"cache-control": "no-store"})
+
+    @app.post("/api/blind/{name}")
+    async def answer(name: str) -> dict[str, int]:
+        try:
+            return {"real": house.blind.answer(name)}
+        except BlindError as error:
+            raise HTTPException(404, str(error)) from None
+
+
+async def answered(doing: Any) -> Any:
+    """The result, or what is wrong in words for the person."""
+    try:
+        return await doing
+    except WRONG as error:
+        raise HTTPException(400, str(error)) from None

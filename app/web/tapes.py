@@ -1,0 +1,194 @@
+"""Recordings on disk: the tape, the frames that were seen, and the films made of them when somebody wants one. Our own.
+
+A recording is found by a secret name that only whoever made it knows; the owner sees all. Nothing in an uploaded tape
+is ever run, and one that would take too long to dream again is refused.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import secrets
+import struct
+import tempfile
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+
+from app.session.look import STEPS_A_SECOND
+from app.session.recording import Beside
+from app.session.tape import Tape
+from app.session.tapefile import embed, load_tape, save_tape
+from app.session.timeline import Packed
+from app.session.video import SCALE, VideoWriter
+from diamond_core.replay.episode import write_whole
+
+NAME = re.compile(r"[A-Za-z0-9_-]{8,40}")
+MOST_STEPS = 10 * 60 * STEPS_A_SECOND
+"""Of one recording: ten minutes."""
+MOST_COST = 8 * 3 * MOST_STEPS
+"""Network evaluations that dreaming a tape again may take."""
+MOST_UPLOAD = 16 * 2**20
+KEPT_OF_VISITORS = 100
+"""Visitors' recordings on disk; of more the oldest go. The owner's stay."""
+FRAME = struct.Struct("<HHHI")
+Seen = tuple[Packed, Packed | None]
+"""A recorded instant: the one picture that was looked at, and the second one of a twin."""
+
+
+class TapesError(ValueError):
+    """A recording that cannot be had, in words for the person."""
+
+
+@dataclass(frozen=True)
+class Recording:
+    """What is known of one."""
+
+    id: str
+    title: str
+    game: str
+    steps: int
+    made: float
+    """Unix time."""
+    twin: bool
+    has_film: bool
+    sha256: str
+    """Of the weights."""
+    cuts: int
+    """Values that were put in after the start."""
+    by_visitor: bool = False
+
+
+class Tapes:
+    """All recordings in one folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._rendering = threading.Lock()
+
+    def keep(self, tape: Tape, seen: Sequence[Seen], title: str, by_visitor: bool) -> Recording:
+        """Writes a recording. Raises TapesError for an empty one."""
+        if not len(tape):
+            raise TapesError("nothing was recorded: play while it runs")
+        return self._write(tape, seen, title, by_visitor)
+
+    def bring(self, data: bytes, title: str, by_visitor: bool) -> Recording:
+        """Takes in a tape, or a film that carries one. Raises TapeError, TapesError."""
+        if len(data) > MOST_UPLOAD:
+            raise TapesError(f"expected a tape of at most {MOST_UPLOAD >> 20} MiB: it is too large")
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "upload"
+            path.write_bytes(data)
+            tape = load_tape(path)
+        if len(tape) > MOST_STEPS or cost_of(tape) > MOST_COST:
+            raise TapesError(f"this tape would take too long to dream again: expected at most {MOST_STEPS} steps")
+        return self._write(tape, [], re.sub(r"[^\w .-]", "", title)[:60] or "a tape", by_visitor)
+
+    def all(self) -> list[Recording]:
+        """Newest first."""
+        found = [r for path in self.folder.glob("*.json") if (r := self._read(path))] if self.folder.is_dir() else []
+        return sorted(found, key=lambda r: r.made, reverse=True)
+
+    def of_game(self, game: str) -> list[Recording]:
+        """Those in which a game was played."""
+        return [r for r in self.all() if r.game == game]
+
+    def get(self, name: str) -> Recording:
+        """One by its name. Raises TapesError."""
+        found = self._read(self._path(name, "json"))
+        if found is None:
+            raise TapesError("there is no such tape: it may have been deleted")
+        return found
+
+    def tape(self, name: str) -> Tape:
+        """The tape of a recording. Raises TapesError, TapeError."""
+        self.get(name)
+        return load_tape(self._path(name, "tape"))
+
+    def file(self, name: str, ending: str) -> Path:
+        """A file to download: tape, webp, mp4 or gif; films are made when they are wanted first. Raises TapesError."""
+        recording = self.get(name)
+        if ending not in ("tape", "webp", "mp4", "gif"):
+            raise TapesError(f"there is no {ending} of a tape: choose mp4, gif, webp or tape")
+        path = self._path(name, ending)
+        if ending != "tape" and not recording.has_film:
+            raise TapesError("this tape has no film: dream it again, and record that")
+        with self._rendering:
+            if not path.is_file():
+                self._render(recording, path)
+        return path
+
+    def delete(self, name: str) -> None:
+        """Removes a recording. Raises TapesError."""
+        self.get(name)
+        for ending in ("json", "mp4", "gif", "webp", "frames", "tape"):
+            self._path(name, ending).unlink(missing_ok=True)
+
+    def _path(self, name: str, ending: str) -> Path:
+        if not NAME.fullmatch(name):
+            raise TapesError("there is no such tape: it may have been deleted")
+        return self.folder / f"{name}.{ending}"
+
+    def _read(self, path: Path) -> Recording | None:
+        try:
+            return Recording(**json.loads(path.read_text()))
+        except (OSError, ValueError, TypeError):
+            return None
+
+    def _write(self, tape: Tape, seen: Sequence[Seen], title: str, by_visitor: bool) -> Recording:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        name = secrets.token_urlsafe(12)
+        recording = Recording(name, title, tape.origin.game, len(tape), time.time(),
+                              any(second is not None for _, second in seen), bool(seen), tape.origin.sha256,
+                              max(0, len(tape.values) - 1), by_visitor)
+        save_tape(tape, self._path(name, "tape"))
+        if seen:
+            write_frames(seen, self._path(name, "frames"))
+        # last: a recording is there when this file is
+        write_whole(self._path(name, "json"), json.dumps(asdict(recording)).encode())
+        for old in [r for r in self.all() if r.by_visitor][KEPT_OF_VISITORS:]:
+            self.delete(old.id)
+        return recording
+
+    def _render(self, recording: Recording, path: Path) -> None:
+        """Makes a film of the frames that were seen."""
+        beside: Beside | None = None
+        with VideoWriter(path, scale=1 if recording.twin else SCALE) as video:
+            for first, second in read_frames(self._path(recording.id, "frames")):
+                if recording.twin:
+                    beside = beside or Beside(first.shape[0], first.shape[1], SCALE)
+                    first = beside(first, first * 0 if second is None else second)
+                video.add(first)
+        if path.suffix == ".mp4":
+            embed(path, self.tape(recording.id))
+
+
+def write_frames(seen: Sequence[Seen], path: Path) -> None:
+    """Every pixel as it was: each picture's shape and length, and its compressed bytes; a second one may be missing."""
+    blank = Packed(b"", (0, 0, 0))
+    packed = (picture for first, second in seen for picture in (first, second or blank))
+    write_whole(path, b"".join(FRAME.pack(*picture.shape, len(picture.data)) + picture.data for picture in packed))
+
+
+def read_frames(path: Path) -> Iterator[tuple[np.ndarray, np.ndarray | None]]:
+    """What `write_frames` wrote: (h, w, 3) images."""
+    with path.open("rb") as file:
+        while head := file.read(FRAME.size):
+            *shape, length = FRAME.unpack(head)
+            first = Packed(file.read(length), tuple(shape)).open()
+            *shape, length = FRAME.unpack(file.read(FRAME.size))
+            yield first, Packed(file.read(length), tuple(shape)).open() if length else None
+
+
+def cost_of(tape: Tape) -> int:
+    """Network evaluations that dreaming it again takes."""
+    cost, each = 0, 0
+    for i in range(len(tape)):
+        if i in tape.samplers:
+            each = tape.samplers[i].num_steps * tape.samplers[i].order
+        cost += 0 if tape.lived[i] else each * int(tape.mates[i])
+    return cost
