@@ -117,14 +117,17 @@ class Pacer:
         # speed may have changed since the beat was set
         return max(min(self._next - self.clock.now(), self.period), 0.0)
 
-    def due(self) -> bool:
-        """Whether to step now. True once a beat."""
+    def due(self, early: float = 0.0) -> bool:
+        """Whether to step now. True once a beat; `early` joins others who are due up to so many seconds sooner, and
+        keeps their beat from then on."""
         now = self.clock.now()
-        if self.left > 0:
+        if self.left > early:
             return False
         late = now - self._next
         # less than half a beat is jitter: the beat is kept
-        if late > self.period / 2:
+        if late < 0:
+            self._next = now + self.period
+        elif late > self.period / 2:
             if self._meter.rate and late < 2:
                 self._slipped = now
             self._next = now + self.period

@@ -86,9 +86,8 @@ class Play(Stage):
             self._live(pending.action)
         else:
             self._milliseconds = seconds * 1000
-            c = pending.sampler
-            self._thrift.learn(seconds, c.num_steps * c.order, self.pacer.speed)
-            self._dreamt(row_of(step, 0), pending.action, c, mates)
+            self._budget.observe(pending.sampler.num_steps, seconds)
+            self._dreamt(row_of(step, 0), pending.action, pending.sampler, mates)
         self._meter.note()
         if pending.pressed is not None:
             self._latency = self.clock.now() - pending.pressed
@@ -106,6 +105,12 @@ class Play(Stage):
         self._use(ask.sampler)
         step = self.world.step(ask.state, torch.tensor([ask.action]))
         return self.answer(step, self.clock.now() - began)
+
+    @property
+    def resting(self) -> bool:
+        """Whether a tick would change nothing: paused, nothing to say, and the emulator where it should be."""
+        still = self._paused and not self._single and not self._view.message
+        return still and not (self.real is not None and self.real.behind)
 
     def _decide(self) -> tuple[int, float | None]:
         """Who plays chooses an action; the time of the key press that it carries."""
@@ -225,7 +230,7 @@ class Play(Stage):
             awake=self.awake, over=self._hold_until is not None, moment=self.timeline.cursor,
             probabilities=thought.probabilities if thought and self.mind_wanted else None,
             milliseconds=self._milliseconds, rate=self._meter.rate, slipping=self.pacer.slipping, latency=self._latency,
-            steps=self._thrift.steps if self.knobs.steps == "auto" else self.knobs.steps,
+            steps=self.sampler.num_steps,
             path=str(getattr(self.world, "path", "torch float32")),
             recording=self.recorder.steps if self.recorder else None, message=self._message if speaking else "")
         return self._view

@@ -35,7 +35,7 @@ class SavedDream:
         """Writes about 60 KB."""
         facts = {"game": self.game, "sha256": self.sha256, "total": self.total, "reality_total": self.reality_total,
                  "trail": None if self.trail is None else asdict(self.trail)}
-        tensors = {name: x.cpu().contiguous() for name, x in self.state.tensors().items()}
+        tensors = {name: x.cpu().contiguous().clone() for name, x in self.state.tensors().items()}
         save_file(tensors, path, {"format": FORMAT, "facts": json.dumps(facts)})
 
     @staticmethod

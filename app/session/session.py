@@ -17,6 +17,7 @@ from app.session.tape import Recorder, Tape
 from app.session.twin import rgb
 from app.session.view import Facts, Knobs, View
 from diamond_core.pixels import nearest_bytes
+from diamond_core.world.deadline import StepBudget
 from diamond_core.world.dream import reseeded
 
 
@@ -44,6 +45,7 @@ class Session(Play):
     @speed.setter
     def speed(self, speed: float) -> None:
         self.pacer.speed = speed
+        self._budget = StepBudget(STEPS_A_SECOND * self.pacer.speed, self._budget.steps)
 
     def step_once(self) -> None:
         """One step at the next tick, then time stands still."""

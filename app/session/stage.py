@@ -13,16 +13,18 @@ import torch
 
 from app.session.clock import Clock
 from app.session.fork import Fan
+from app.session.look import STEPS_A_SECOND
 from app.session.mind import Mind, Thought
 from app.session.tape import Recorder
 from app.session.timeline import Timeline
 from app.session.twin import Mark, Reality, compare, has_reality, rgb
-from app.session.view import Facts, Knobs, Thrift
+from app.session.view import Facts, Knobs
 from diamond_core.config import SamplerConfig
 from diamond_core.envs import Trail
 from diamond_core.envs import action_names as names_of
 from diamond_core.evaluation.metrics import PSNR_CAP
 from diamond_core.training.agent import Agent
+from diamond_core.world.deadline import StepBudget
 from diamond_core.world.dream import DreamState, DreamStep, World, reseeded
 
 HOLD = 1.0
@@ -61,7 +63,7 @@ class Stage:
         self._recorded: Mark | None = None
         self.real: Reality | None = None
         self._has_reality = reality and has_reality(self.game) and len(names_of(self.game)) == agent.num_actions
-        self._thrift = Thrift(base.num_steps)
+        self._budget = StepBudget(STEPS_A_SECOND, base.num_steps)
         self._thought: Thought | None = None
         self._hold_until: float | None = None
         self._undo: list[DreamState] = []
@@ -72,7 +74,7 @@ class Stage:
     @property
     def sampler(self) -> SamplerConfig:
         """How the next frame is to be drawn, by the knobs."""
-        return self.knobs.sampler(self.agent.config.sampler, self._thrift.steps)
+        return self.knobs.sampler(self.agent.config.sampler, self._budget.steps)
 
     def _use(self, sampler: SamplerConfig) -> None:
         if self.world.sampler != sampler:

@@ -342,7 +342,7 @@ def hash_of(image: np.ndarray) -> bytes:
 
 def pack_value(state: DreamState) -> bytes:
     """One dream as a few kilobytes."""
-    tensors = {name: x.cpu().contiguous() for name, x in state.tensors().items()}
+    tensors = {name: x.cpu().contiguous().clone() for name, x in state.tensors().items()}
     return zstandard.ZstdCompressor(level=3, write_checksum=True).compress(save(tensors))
 
 

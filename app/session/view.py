@@ -7,7 +7,6 @@ from typing import Literal
 
 import numpy as np
 
-from app.session.clock import STEPS_A_SECOND
 from diamond_core.config import SamplerConfig
 from diamond_core.world.dream import DreamState
 
@@ -102,7 +101,7 @@ class Knobs:
     """What a person may turn. Raises ValueError for what a sampler cannot do."""
 
     steps: int | Literal["auto"] = 3
-    """Denoising steps, 1 to 50; auto: as many as time allows, up to what the checkpoint asks for."""
+    """Denoising steps, 1 to 50; auto: as many as time allows."""
     order: Literal[1, 2] = 1
     """1 = Euler, 2 = Heun."""
     churn: float = 0.0
@@ -137,25 +136,3 @@ class Ask:
     action: int
     sampler: SamplerConfig
     """How the frame is to be drawn."""
-
-
-class Thrift:
-    """Finds the number of denoising steps that a machine can do in time."""
-
-    SHARE = 0.8
-    """Of a step's time that dreaming may take."""
-
-    def __init__(self, most: int) -> None:
-        self.most = self.steps = most
-        self._seconds: float | None = None
-
-    def learn(self, seconds: float, evaluations: int, speed: float) -> None:
-        """A step of so many network evaluations took so long, at this speed of play."""
-        each = seconds / max(evaluations, 1)
-        self._seconds = each if self._seconds is None else 0.8 * self._seconds + 0.2 * each
-        affordable = self.SHARE / (STEPS_A_SECOND * speed) / max(self._seconds, 1e-9)
-        if affordable < self.steps:
-            self.steps = max(1, min(int(affordable), self.most))
-        elif affordable > 1.15 * (self.steps + 1):
-            # a little more than enough, so that it does not go to and fro
-            self.steps = min(self.steps + 1, self.most)

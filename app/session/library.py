@@ -1,0 +1,85 @@
+"""The installed worlds as cards to choose from: a name, a still and a moving picture; no weights are loaded. Our own.
+
+A checkpoint folder may hold `loop.webp`, a few seconds of its dream at the frames' own size; where there is none, the
+card moves through the real moments from which its dreams begin.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from app.session.twin import rgb
+from diamond_core.training.checkpoint import STARTS, Card, CheckpointError, read_card
+from diamond_core.training.library import installed
+
+LOOP = "loop.webp"
+CLIPS, HELD = 8, 4
+"""Without a loop: so many moments, each of their frames shown for so many steps."""
+MOST_FRAMES = 450
+"""Of a loop: thirty seconds."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One world that can be entered."""
+
+    name: str
+    path: Path
+    """Its checkpoint folder."""
+    card: Card
+    poster: np.ndarray
+    """(h, w, 3) uint8."""
+    frames: Sequence[np.ndarray]
+    """(h, w, 3) uint8 each, to be shown over and over at the speed of play; one at least."""
+
+
+def entries() -> list[Entry]:
+    """All installed worlds that can be read, in the order of their names."""
+    found = []
+    for name, path in sorted(installed().items(), key=lambda item: item[0].lower()):
+        try:
+            found.append(entry(name, path))
+        except CheckpointError:
+            # a folder that is damaged, or still being written: loading it by name says why
+            continue
+    return found
+
+
+def entry(name: str, path: Path) -> Entry:
+    """The card of one checkpoint folder. Raises CheckpointError where it has none."""
+    card = read_card(path)
+    frames = loop(path) or moments(path) or [np.zeros((*card.config.image_size, 3), np.uint8)]
+    return Entry(name, path, card, frames[0], frames)
+
+
+def loop(path: Path) -> list[np.ndarray]:
+    """The frames of the folder's moving picture; none where there is none that can be read."""
+    try:
+        with Image.open(path / LOOP) as image:
+            frames = []
+            for i in range(min(getattr(image, "n_frames", 1), MOST_FRAMES)):
+                image.seek(i)
+                frames.append(np.asarray(image.convert("RGB")))
+            return frames
+    except (OSError, UnidentifiedImageError, Image.DecompressionBombError):
+        return []
+
+
+def moments(path: Path) -> list[np.ndarray]:
+    """A few of the real moments from which this world's dreams begin; none where it ships none."""
+    try:
+        with safe_open(path / STARTS, "pt") as file:
+            rows = file.get_slice("frames")
+            number = rows.get_shape()[0]
+            chosen = np.linspace(0, number - 1, min(CLIPS, number)).astype(int)
+            clips: list[Tensor] = [rows[int(i):int(i) + 1][0] for i in chosen]
+    except (OSError, SafetensorError, IndexError):
+        return []
+    return [rgb(frame) for clip in clips for frame in clip for _ in range(HELD)]
