@@ -90,7 +90,7 @@ class Game:
     """What the scene of play knows of the session. Everything that touches it is left to the worker."""
 
     def __init__(self, worker: Worker, title: str, load: Callable[[Callable[[str], None]], Session]) -> None:
-        """`load` makes the session, on the worker; it is given a function that says what it is at."""
+        """`load` makes the session, on the worker; it is given a function that says what it is at, then and later."""
         self.worker, self.title = worker, title
         self.newest: Snapshot | None = None
         self.controls: Controls | None = None
@@ -106,12 +106,19 @@ class Game:
     def _begin(self, load: Callable[[Callable[[str], None]], Session]) -> None:
         if self._closed:
             return
-        session = load(self.worker.report)
+        session = load(self.say)
         self._session, self.names = session, tuple(session.action_names)
         self.controls = session.controls
         self.publish()
         session.pacer.rest()
         self.worker.beat_with(self.beat)
+
+    def say(self, words: str) -> None:
+        """A line for the person, from any thread: on the loading screen, or over the picture."""
+        if self._session is None:
+            self.worker.report(words)
+        else:
+            self.ask("", lambda session: session.say(words))
 
     def close(self) -> None:
         """Stops stepping; the session is forgotten as soon as the worker is free."""

@@ -159,7 +159,8 @@ class Hands:
         elif command in own:
             own[command]()
         else:
-            self._resume = False
+            # a pause that was asked for ends when it is asked for
+            self._resume = self._resume and command != "pause"
             self.game.ask(*ORDERS[command])
 
     def _show_difference(self) -> None:

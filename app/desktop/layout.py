@@ -47,7 +47,7 @@ def lay_out(size: tuple[int, int], pictures: Sequence[tuple[int, int]], *, scree
     sides = [panel + margin if wanted else 0 for wanted in (left, right)]
     room = Rect(edge + sides[0], head + captions, width - 2 * edge - sum(sides),
                 height - head - foot - strip - captions - (2 * edge if bare else round(10 * k)))
-    boxes, full = _pictures(room, Rect(0, 0, width, height), pictures, screen, gap)
+    boxes, full = _pictures(room, Rect(0, 0, width, height), pictures, screen, gap, captions)
     if bare:
         boxes, full = tuple(b.move(0, edge) for b in boxes), full and full.move(0, edge)
     between = height - head - foot - strip - round(10 * k)
@@ -58,27 +58,25 @@ def lay_out(size: tuple[int, int], pictures: Sequence[tuple[int, int]], *, scree
                   panels[0] if left else None, panels[1] if right else None)
 
 
-def _pictures(room: Rect, window: Rect, pictures: Sequence[tuple[int, int]], screen: tuple[int, int] | None, gap: int
-              ) -> tuple[tuple[Rect, ...], Rect | None]:
-    """The boxes side by side, in the middle of the window if they fit there, else in the middle of the room."""
-    native, tallest = sum(w for w, _ in pictures), max(h for _, h in pictures)
-    between = gap * (len(pictures) - 1)
-    factor = max(1, min((room.width - between) // native, room.height // tallest))
-    widths = [w * factor for w, _ in pictures]
-    beside = 0
-    if screen is not None:
-        left_over = room.width - sum(widths) - between - gap
-        beside = max(0, min(left_over // screen[0], max(tallest * factor, room.height) // screen[1]))
-    total = sum(widths) + between + (gap + screen[0] * beside if screen is not None and beside else 0)
-    group = Rect(0, 0, total, max(tallest * factor, screen[1] * beside if screen is not None else 0))
-    group.center = (window.centerx, room.centery)
-    if group.left < room.left or group.right > room.right:
-        group.centerx = room.centerx
-    boxes, x = [], group.left
-    for (_, h), w in zip(pictures, widths, strict=True):
-        boxes.append(Rect(x, group.top, w, h * factor))
-        x += w + gap
+def _pictures(room: Rect, window: Rect, pictures: Sequence[tuple[int, int]], screen: tuple[int, int] | None, gap: int,
+              captions: int) -> tuple[tuple[Rect, ...], Rect | None]:
+    """The boxes in a row or, where that lets them be larger, in a column; in the middle of the window if they fit
+    there, else in the middle of the room. The room begins below the first caption."""
+    widths, heights, more = [w for w, _ in pictures], [h for _, h in pictures], len(pictures) - 1
+    row = min((room.width - gap * more) // sum(widths), room.height // max(heights))
+    column = min(room.width // max(widths), (room.height - (gap + captions) * more) // sum(heights))
+    factor, stacked = max(1, row, column), more > 0 and column > max(row, 0)
+    boxes, x, y = [], 0, 0
+    for w, h in pictures:
+        boxes.append(Rect(x, y, w * factor, h * factor))
+        x, y = (x, y + h * factor + gap + captions) if stacked else (x + w * factor + gap, y)
     full = None
-    if screen is not None and beside:
-        full = Rect(x, group.top, screen[0] * beside, screen[1] * beside)
-    return tuple(boxes), full
+    if screen is not None and not stacked:
+        beside = min((room.width - x) // screen[0], room.height // screen[1])
+        full = Rect(x, 0, screen[0] * beside, screen[1] * beside) if beside > 0 else None
+    group = boxes[0].unionall([*boxes[1:], *([full] if full else [])])
+    place = group.copy()
+    place.center = (window.centerx, room.centery)
+    if place.left < room.left or place.right > room.right:
+        place.centerx = room.centerx
+    return tuple(box.move(place.topleft) for box in boxes), full and full.move(place.topleft)

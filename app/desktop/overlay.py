@@ -67,7 +67,7 @@ def futures(pen: Pen, room: Rect, frames: np.ndarray, names: Sequence[str], note
             rate: float) -> None:
     """(A, steps, h, w, 3): one moving picture an action, with its number; a click takes it."""
     line, gap = pen.height() + pen.px(8), pen.px(16)
-    title = Rect(room.left, room.top, room.width, pen.px(34))
+    title = Rect(room.left, room.top, room.width, pen.px(48))
     _title(pen, title)
     room = Rect(room.left, title.bottom, room.width, room.bottom - title.bottom)
     count, (h, w) = len(frames), frames.shape[2:4]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from functools import lru_cache
 from importlib.util import find_spec
@@ -14,10 +15,14 @@ from pygame import Rect, Surface
 
 from app.session.look import BACKGROUND, LINE, MUTED, PANEL, TEXT
 
-SANS = ("inter", "segoeui", "sfpro", "helveticaneue", "notosans", "ubuntu", "cantarell", "roboto", "opensans",
-        "liberationsans", "arial")
-MONO = ("sfmono", "menlo", "cascadiamono", "consolas", "jetbrainsmono", "notosansmono", "ubuntumono",
-        "liberationmono", "couriernew")
+SANS = ("SFNS.ttf", "segoeui.ttf", "Inter-Regular.ttf", "Inter.ttc", "HelveticaNeue.ttc", "NotoSans-Regular.ttf",
+        "Ubuntu-R.ttf", "Cantarell-VF.otf", "Roboto-Regular.ttf", "OpenSans-Regular.ttf", "LiberationSans-Regular.ttf",
+        "arial.ttf")
+MONO = ("SFNSMono.ttf", "CascadiaMono.ttf", "consola.ttf", "Menlo.ttc", "JetBrainsMono-Regular.ttf",
+        "NotoSansMono-Regular.ttf", "UbuntuMono-R.ttf", "LiberationMono-Regular.ttf", "cour.ttf")
+"""Files of the fonts that systems set their own words in, the nicest first."""
+FONTS = ("/System/Library/Fonts", "/Library/Fonts", "C:/Windows/Fonts", "~/.local/share/fonts", "~/.fonts",
+         "/usr/local/share/fonts", "/usr/share/fonts")
 SMALL, LARGE = 15, 24
 """Heights of the two sizes of words at 1280 x 800, in pixels."""
 Colour = tuple[int, int, int]
@@ -30,14 +35,19 @@ def unit(size: tuple[int, int]) -> float:
     return min(max(min(size[0] / 1280, size[1] / 800), 0.8), 3.0)
 
 
-@lru_cache(maxsize=2)
+@lru_cache(maxsize=1)
+def font_files() -> dict[str, str]:
+    """All fonts of this system, by the names of their files. Asking its own tools takes seconds on a busy machine."""
+    return {file: os.path.join(place, file) for folder in FONTS
+            for place, _, files in os.walk(os.path.expanduser(folder)) for file in files}
+
+
 def font_file(*, mono: bool) -> str | None:
-    """The system's font for words, or for numbers whose digits are equally wide; None is pygame's own."""
+    """The system's font for words, or for numbers, whose digits are equally wide; None is pygame's own."""
+    there = font_files()
     for name in MONO if mono else SANS:
-        path = pygame.font.match_font(name)
-        # some systems answer with a narrow or slanted sister
-        if path and not any(word in Path(path).stem.lower() for word in ("condensed", "narrow", "italic", "oblique")):
-            return path
+        if name in there:
+            return there[name]
     # a font that is always there: plotting brings it along
     spec = find_spec("matplotlib")
     for folder in (spec.submodule_search_locations or []) if spec else []:

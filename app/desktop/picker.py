@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Sequence
+from functools import lru_cache
+from pathlib import Path
 from time import monotonic
 from typing import TYPE_CHECKING
 
@@ -16,11 +19,13 @@ from app.desktop.keys import name_of
 from app.desktop.pen import Pen
 from app.desktop.player import Scene, leave
 from app.desktop.worker import Worker
-from app.session.look import DREAM, LINE, MUTED, STEPS_A_SECOND, TEXT
+from app.session.look import DREAM, LINE, MUTED, STEPS_A_SECOND, TEXT, heat
 
 if TYPE_CHECKING:
     from app.session.library import Entry
 
+GOOD, FAIR = 60, 15
+"""Steps for which a good dream, and a fair one, is nearer to the truth than a frame that stands still."""
 MOST = 5
 """Times that a thumbnail is enlarged at most."""
 MOVES = {"left": (-1, 0), "a": (-1, 0), "right": (1, 0), "d": (1, 0), "up": (0, -1), "w": (0, -1), "down": (0, 1),
@@ -119,7 +124,7 @@ class Picker:
 
     def _cards(self, pen: Pen, room: Rect, entries: Sequence[Entry]) -> None:
         h, w = entries[0].poster.shape[:2]
-        pad, below, gap = pen.px(12), 2 * pen.height() + pen.px(16), pen.px(20)
+        pad, below, gap = pen.px(12), 2 * pen.height() + pen.px(24), pen.px(20)
         factor, columns = fit(len(entries), (w, h), room.size, (2 * pad + gap, pad + below + gap))
         self._columns = columns
         wide, high = w * factor + 2 * pad, h * factor + pad + below
@@ -147,8 +152,27 @@ class Picker:
         image = entry.frames[at % len(entry.frames)] if entry.frames else entry.poster
         area = Rect(box.left + pad, box.top + pad, side, h * (side // w))
         pen.picture(image, area)
-        y = area.bottom + pen.px(10) + pen.height() // 2
-        pen.text(entry.name, (area.left, y), TEXT, room=side)
+        y = area.bottom + pen.px(12) + pen.height() // 2
+        line, doubt = standing(entry.path)
+        if doubt is not None:
+            radius = pen.px(4)
+            pygame.draw.circle(pen.surface, heat(doubt), (area.right - radius, y), radius)
+        pen.text(entry.name, (area.left, y), TEXT, room=side - pen.px(16))
+        pen.text(line, (area.left, y + pen.height()), MUTED, room=side)
+
+
+@lru_cache(maxsize=256)
+def standing(path: Path) -> tuple[str, float | None]:
+    """How true a dream is, in a few words and as doubt from 0 to 1; nothing where it was not measured."""
+    try:
+        report = json.loads((path / "fidelity.json").read_text(encoding="utf-8"))
+        dream, held = (report["psnr"][name]["mean"] for name in ("dream", "copy_last"))
+    except (OSError, ValueError, KeyError, TypeError):
+        return "not measured yet", None
+    # as long as it is nearer to the truth than the last real frame, held
+    steps = next((i for i, (x, y) in enumerate(zip(dream, held, strict=False)) if x is None or y is None or x < y),
+                 len(dream))
+    return f"true for {steps} steps", 0.0 if steps >= GOOD else 0.5 if steps >= FAIR else 1.0
 
 
 def fit(count: int, image: tuple[int, int], room: tuple[int, int], around: tuple[int, int]) -> tuple[int, int]:

@@ -100,7 +100,7 @@ class Play:
         hands.seen = pen, layout
         room = Rect(layout.head.left, layout.head.bottom, layout.head.width, layout.foot.top - layout.head.bottom)
         if now.futures is not None and self._opened is not None:
-            self._draw_futures(pen, Rect(room.left, room.top, room.width, layout.strip.bottom - room.top), now)
+            self._draw_futures(pen, layout.head.union(layout.strip), now)
         else:
             screen.draw(pen, layout, now.view, around)
             if not hands.bare:

@@ -178,7 +178,7 @@ def _twin_fields(view: View) -> list[Field]:
 
 
 def _machine_fields(view: View, around: Around) -> list[Field]:
-    latency = "" if view.latency is None else f"{(view.latency + around.drawing) * 1000:.0f} ms"
+    latency = "–" if view.latency is None else f"{(view.latency + around.drawing) * 1000:.0f} ms"
     if view.awake:
         return [Field("rate", f"{view.rate:.1f}/s", 6, AMBER if view.slipping else TEXT),
                 Field("key to frame", latency, 6)]

@@ -84,6 +84,7 @@ def loader(checkpoint: str, seed: int | None, device: str, prepare: Prepare | No
         from app.session.session import Session
         from diamond_core.config import RuntimeConfig
         from diamond_core.training import library
+        from diamond_core.world.accelerate import accelerate
 
         say("Reading the weights")
         agent = library.load(checkpoint, device)
@@ -96,5 +97,6 @@ def loader(checkpoint: str, seed: int | None, device: str, prepare: Prepare | No
                           controls=controls)
         if prepare is not None:
             prepare(session)
+        session.say(accelerate(world, agent.config.frame_shape, say).message)
         return session
     return load

@@ -142,7 +142,7 @@ def test_painting_picking_and_taking_back(stage):
     steps(stage, 1)
     before = stage.view.frame.copy()
     stage.tap(pygame.K_b, "b")
-    pen, layout = stage.play.hands.seen
+    _, layout = stage.play.hands.seen
     box, side = layout.pictures[0], layout.pictures[0].width // 16
     stage.mouse(pygame.MOUSEBUTTONDOWN, (box.left + 4 * side + 1, box.top + 8 * side + 1))
     stage.mouse(pygame.MOUSEMOTION, (box.left + 10 * side + 1, box.top + 8 * side + 1))
