@@ -206,6 +206,7 @@ def imagination(c: Bench, agent: Agent, path: Path, say: Any) -> Table:
     """Imagined steps a second of many dreams at once, on the plain path and on the best one."""
     from diamond_core.evaluation.speed import imagination as measure
     from diamond_core.evaluation.speed import players
+    from diamond_core.training.speed import PAPER_IMAGINED
 
     there = worlds(c, agent, say)
     rows: Table = []
@@ -217,6 +218,7 @@ def imagination(c: Bench, agent: Agent, path: Path, say: Any) -> Table:
         rows += [{"path": name, "dreams": n, **timing.to_json(), "steps_a_second": n / timing.quantile(0.5),
                   "ratio": n / timing.quantile(0.5) / base} for n, timing in found.items()]
         rows.append({"path": name, "players_at_15_hz": players(found)})
+    rows.append({"path": "paper, RTX 4090", "dreams": 32, "steps_a_second": PAPER_IMAGINED})
     return rows
 
 

@@ -32,7 +32,9 @@ from diamond_core.training.metrics import Metrics
 from diamond_core.training.progress import Bar, Pace, Position
 from diamond_core.training.run import Run
 from diamond_core.types import Batch, VectorEnv
+from diamond_core.world.accelerate import accelerate
 from diamond_core.world.dream import World
+from diamond_core.world.engine import TorchEngine
 from diamond_core.world.imagination import ImaginedEnv
 
 PHASES = ("collect", *MODELS, "evaluate")
@@ -235,6 +237,11 @@ class Trainer:
         k = c.agent.denoiser.num_conditioning_frames
         sampler = self._sampler("starts", k, c.actor_critic.batch_size, past_end=False)
         world = World(self.shown.denoiser, self.shown.reward_end, c.agent.sampler, self.runtime)
+        if c.imagination.engine == "fast" and self.runtime.device.type == "cpu":
+            # nobody waits here, and a run that is resumed must find the same engine: not beside the work, but before it
+            message = accelerate(world, c.agent.frame_shape).wait()
+            if isinstance(world.engine, TorchEngine) and self.processes.is_main:
+                print(message)
         first = self.position.epoch << 20
 
         def starts(draw: int) -> tuple[Tensor, Tensor]:

@@ -56,7 +56,7 @@ class Acceleration:
 
 
 def accelerate(world: World, frame_shape: tuple[int, int, int], tell: Tell = lambda _: None) -> Acceleration:
-    """Starts looking for a faster engine for frames (c, h, w); `world` dreams on and is switched over when it is found."""
+    """Starts looking for a faster engine for frames (c, h, w); `world` dreams on and is switched over later."""
     return Acceleration(world, frame_shape, tell)
 
 

@@ -91,11 +91,16 @@ class HoistedEngine:
     def denoise(self, past: Tensor, actions: Tensor, sigmas: Sequence[float]) -> Denoise:
         """See `Engine`."""
         past = past.flatten(1, 2) / self.denoiser.config.sigma_data
-        known = [sigma for sigma in sigmas if sigma > 0]
-        noise = torch.stack([self._level(sigma, past)[3] for sigma in known])
-        modulations = dict(zip(known, self.modulate(noise, actions), strict=True))
+
+        def modulated(levels: Sequence[float]) -> dict[float, Tensor]:
+            noise = torch.stack([self._level(sigma, past)[3] for sigma in levels])
+            return dict(zip(levels, self.modulate(noise, actions), strict=True))
+
+        modulations = modulated([sigma for sigma in sigmas if sigma > 0])
 
         def denoised(x: Tensor, sigma: float) -> Tensor:
+            if sigma not in modulations:
+                modulations.update(modulated([sigma]))
             c_in, c_out, c_skip, _ = self._level(sigma, x)
             return quantize(c_skip * x + c_out * self.body(x * c_in, past, modulations[sigma]))
 

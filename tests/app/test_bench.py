@@ -1,0 +1,49 @@
+"""`diamond bench` measures a small world in full, and its table says what the machine is."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+
+from app.cli import main
+from app.commands import bench
+from diamond_core.training.agent import Agent
+from diamond_core.training.checkpoint import Card, save_checkpoint
+from tests.conftest import SMALL
+
+PONG = ["NOOP", "FIRE", "RIGHT", "LEFT", "RIGHTFIRE", "LEFTFIRE"]
+
+
+@pytest.fixture
+def checkpoint(tmp_path):
+    torch.manual_seed(0)
+    agent = Agent.from_config(SMALL, len(PONG))
+    starts = {"frames": torch.randint(0, 256, (2, 4, 3, 16, 16), dtype=torch.uint8),
+              "actions": torch.zeros(2, 4, dtype=torch.int64)}
+    save_checkpoint(tmp_path / "pong", agent, Card("Pong", PONG, SMALL), starts)
+    return tmp_path / "pong"
+
+
+def test_every_section_is_measured_beside_the_plain_path(checkpoint, tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("DIAMOND_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(bench, "BATCHES", (1, 2))
+    out = tmp_path / "bench.json"
+    main(["bench", str(checkpoint), "--seconds", "0.1", "--out", str(out), "--device", "cpu"])
+    report = json.loads(out.read_text())
+    assert report["frames"][0]["path"] == "plain" and report["frames"][0]["ratio"] == 1
+    assert any("OpenVINO" in row["path"] for row in report["frames"])
+    assert all(row["agrees_db"] > 40 for row in report["frames"])
+    assert [row["start"] for row in report["start"]] == ["first start", "next start"]
+    assert all("OpenVINO" in row["path"] and 0 < row["first_frame_s"] <= row["switched_s"] for row in report["start"])
+    assert {row["dreams"] for row in report["imagination"] if row.get("ratio")} == {1, 2}
+    assert {row["model"] for row in report["updates"]} == {"denoiser", "reward_end", "actor_critic"}
+    assert report["emulator"][0]["steps_a_second"] > 100
+    printed = capsys.readouterr().out
+    assert report["machine"]["processor"] in printed and "plain" in printed and "players" in printed
+
+
+def test_json_alone_is_json(checkpoint, capsys):
+    main(["bench", str(checkpoint), "--only", "emulator", "--json"])
+    assert json.loads(capsys.readouterr().out)["emulator"][0]["game"] == "Pong"
