@@ -17,13 +17,17 @@ COMMANDS = {
     "collect": ("app.commands.data", "collect", "gather a dataset: --game Pong --steps 100000 --out DIR"),
     "browse": ("app.commands.play", "browse", "look at recorded play: browse DATASET|RUN|TAPES"),
     "record": ("app.commands.play", "record", "a dream as a video: record CKPT --out dream.mp4 [--twin]"),
+    "replay": ("app.commands.tape", "replay", "a tape again: replay TAPE [--verify] [--from 120] [--render dream.mp4]"),
+    "tapes": ("app.commands.tape", "tapes", "tapes as training data: tapes TAPE... --out DIR"),
     "evaluate returns": ("app.commands.evaluate", "returns", "the agent's score in the real game"),
     "evaluate fidelity": ("app.commands.evaluate", "fidelity", "how true the dream is, on held-out episodes"),
     "evaluate schedules": ("app.commands.evaluate", "schedules", "which noise levels serve few denoising steps best"),
     "evaluate aggregate": ("app.commands.evaluate", "aggregate", "scores over games, with intervals"),
     "bench": ("app.commands.bench", "bench", "how fast everything runs on this machine, beside the plain path"),
+    "web": ("app.commands.web", "web", "the page: play, compare, train, record and share from a browser"),
     "import": ("app.commands.data", "import_", "bring in a published .pt checkpoint, from a file or the Hub"),
     "export": ("app.commands.data", "export", "a compact copy of a checkpoint or of a run's newest moment"),
+    "export space": ("app.commands.web", "export_space", "a folder that runs as a Hugging Face Space"),
     "games": ("app.commands.data", "games", "list the games and the installed checkpoints"),
 }
 

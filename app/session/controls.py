@@ -79,6 +79,11 @@ class Controls:
         """Whether anything is held or waits."""
         return bool(self._held or self._waiting)
 
+    @property
+    def pressed(self) -> bool:
+        """Whether something was pressed that is not yet part of a step."""
+        return bool(self._waiting)
+
     def take(self) -> tuple[int | None, float | None]:
         """The action of this step, None when nothing was pressed, and when its earliest new press happened."""
         if not self.active:

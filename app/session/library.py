@@ -83,3 +83,12 @@ def moments(path: Path) -> list[np.ndarray]:
     except (OSError, SafetensorError, IndexError):
         return []
     return [rgb(frame) for clip in clips for frame in clip for _ in range(HELD)]
+
+
+def dreamt_by(sha256: str, game: str) -> Path:
+    """The installed checkpoint with these weights, else one of the same game. Raises ValueError where there is none."""
+    cards = {path: read_card(path) for path in installed().values()}
+    alike = [path for path, card in cards.items() if card.game == game]
+    if not alike:
+        raise ValueError(f"no dream of {game} is installed: name the checkpoint that dreamt this with --checkpoint")
+    return ([path for path in alike if cards[path].sha256 == sha256] or alike)[0]

@@ -16,6 +16,7 @@ import torch
 from app.session.clock import Clock, Meter, Pacer, RealClock
 from app.session.controls import Controls
 from app.session.fork import row_of
+from app.session.guide import Guide
 from app.session.stage import SPOKEN, Stage
 from app.session.view import Ask, Show, View, Who
 from diamond_core.config import SamplerConfig
@@ -66,6 +67,8 @@ class Play(Stage):
         if self._paused and not self._single:
             return None
         single, self._single = self._single, False
+        if self.guide is not None:
+            return self._led(self.guide)
         if self._hold_until is not None:
             self._wait_for_next(single)
             return None
@@ -89,6 +92,10 @@ class Play(Stage):
             self._budget.observe(pending.sampler.num_steps, seconds)
             self._dreamt(row_of(step, 0), pending.action, pending.sampler, mates)
         self._meter.note()
+        if self.guide is not None:
+            frame = self._picture if step is not None else self._reality()
+            if frame is not None and not self.guide.compare(frame):
+                self.say(f"from step {self.guide.number - 1} on this differs from the tape: another path dreams it")
         if pending.pressed is not None:
             self._latency = self.clock.now() - pending.pressed
         view = self._publish()
@@ -105,6 +112,26 @@ class Play(Stage):
         self._use(ask.sampler)
         step = self.world.step(ask.state, torch.tensor([ask.action]))
         return self.answer(step, self.clock.now() - began)
+
+    def _led(self, guide: Guide) -> Ask | None:
+        """The tape's next step; a key takes over."""
+        if self.controls.pressed or guide.over:
+            self.guide = None
+            self._paused = not self.controls.pressed
+            self.say(f"you took over at step {guide.number}" if self.controls.pressed else
+                     "the tape is over: go on from here yourself")
+            return self.ask()
+        lead = guide.lead(self.world)
+        if lead.trail is not None and self.real is not None:
+            self.real.restore(lead.trail, self.real.total)
+        if lead.value is not None:
+            self._put(lead.value, replace(self._facts, age=int(lead.value.steps), steps_agreed=0, agreement=False))
+            self.guide = guide
+        if lead.lived != self.awake:
+            self.awake = lead.lived and self.real is not None
+            self._show = "reality" if self.awake else "dream"
+        self._pending = Pending(lead.action, None, lead.sampler or self.sampler)
+        return None if self.awake else Ask(self.dream, lead.action, self._pending.sampler)
 
     @property
     def resting(self) -> bool:
@@ -232,7 +259,9 @@ class Play(Stage):
             milliseconds=self._milliseconds, rate=self._meter.rate, slipping=self.pacer.slipping, latency=self._latency,
             steps=self.sampler.num_steps,
             path=str(getattr(self.world, "path", "torch float32")),
-            recording=self.recorder.steps if self.recorder else None, message=self._message if speaking else "")
+            recording=self.recorder.steps if self.recorder else None,
+            led=(self.guide.number, len(self.guide.tape)) if self.guide else None,
+            message=self._message if speaking else "")
         return self._view
 
     def _real_frame(self) -> np.ndarray | None:

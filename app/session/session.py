@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from app.session.fork import Fan, painted
+from app.session.guide import Guide
 from app.session.look import STEPS_A_SECOND
 from app.session.play import Play
 from app.session.saved import SavedDream, require_fit
@@ -215,4 +216,15 @@ class Session(Play):
         total = float(tape.rewards[:number][~tape.lived[:number]].sum())
         self._enter(SavedDream(state, tape.origin.game, tape.origin.sha256, total, tape.trail(number)))
         self.say(f"on from step {number} of the tape")
+        return self._publish()
+
+    def follow(self, tape: Tape, number: int = 0) -> View:
+        """Plays a tape again from a step on; a key takes over. The numbers begin at 0 there."""
+        if number >= len(tape):
+            raise ValueError(f"this tape has {len(tape)} steps: choose one from 0 to {len(tape) - 1}")
+        if tape.lived[:number + 1].all():
+            raise ValueError("this tape begins in reality: choose a step that was dreamt")
+        self.go_on_from(tape, number)
+        self.resync_every, self.horizon, self.guide = 0, None, Guide(tape, number)
+        self.say("a tape is being played again: any key takes over")
         return self._publish()

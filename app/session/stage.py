@@ -13,6 +13,7 @@ import torch
 
 from app.session.clock import Clock
 from app.session.fork import Fan
+from app.session.guide import Guide
 from app.session.look import STEPS_A_SECOND
 from app.session.mind import Mind, Thought
 from app.session.tape import Recorder
@@ -59,6 +60,8 @@ class Stage:
         """Steps after which a dream is over; none = never."""
         self.timeline = Timeline()
         self.fan: Fan | None = None
+        self.guide: Guide | None = None
+        """The tape that is being played again."""
         self.recorder: Recorder | None = None
         self._recorded: Mark | None = None
         self.real: Reality | None = None
@@ -182,14 +185,16 @@ class Stage:
         return torch.tensor([(self.knobs.seed << 32) + (self._facts.game_number << 18) + self._facts.played])
 
     def _end(self, words: str) -> None:
-        """The world that is played in is over: hold its last frame."""
+        """The world that is played in is over: hold its last frame. A tape knows by itself what came then."""
+        if self.guide is not None:
+            return
         self._hold_until = self.clock.now() + HOLD
         self.say(f"{words}: a new one begins at your next key, or in a moment")
 
     def _jump(self) -> None:
         """After a value that no step led to: what depended on the old one is dropped."""
         self._instant += 2
-        self._hold_until = self.fan = None
+        self._hold_until = self.fan = self.guide = None
         self._undo.clear()
 
     # values from outside

@@ -29,6 +29,7 @@ from diamond_core.pixels import to_hwc
 from diamond_core.replay import Episode
 from diamond_core.training.agent import Agent
 from diamond_core.world.dream import DreamState, DreamStep, World
+from diamond_core.world.engine import Engine
 
 T = TypeVar("T")
 HASH_BYTES = 8
@@ -95,6 +96,15 @@ class Tape:
             raise TapeError(f"nothing was dreamt on this tape before step {number}: choose a later one")
         return state
 
+    def value(self, number: int, world: World) -> DreamState | None:
+        """The dream that was put in before a step; none where it went on from the step before."""
+        return self._value(number, world) if number in self.values else None
+
+    def sampler(self, number: int) -> SamplerConfig | None:
+        """How a step was drawn; none where nothing was dreamt up to it."""
+        at = _newest(self.samplers, number, -1)
+        return self.samplers[at] if at >= 0 else None
+
     def trail(self, number: int) -> Trail | None:
         """Where the real game stood before step `number`."""
         if not self.trails:
@@ -103,9 +113,10 @@ class Tape:
         trail = self.trails[first]
         return Trail(trail.rom, trail.frame_skip, trail.noops, (*trail.actions, *self.actions[first:number].tolist()))
 
-    def replay(self, world: World, first: int = 0, last: int | None = None, *, reality: bool = False
-               ) -> Iterator[Played]:
-        """Plays steps first to last - 1 again; with `reality` the emulator too."""
+    def replay(self, world: World, first: int = 0, last: int | None = None, *, reality: bool = False,
+               engines: Mapping[str, Engine] | None = None) -> Iterator[Played]:
+        """Plays steps first to last - 1 again; with `reality` the emulator too. Where the path that a step was dreamt
+        on is among the `engines` by name, it is dreamt on that path again."""
         last = len(self) if last is None else last
         if not 0 <= first <= last <= len(self):
             raise TapeError(f"expected steps from 0 to {len(self)}, got {first} to {last}")
@@ -114,16 +125,19 @@ class Tape:
         begin = first if self.lived[first:last].all() else _newest(self.values, first, first)
         real = Playback(self, first) if self.has_reality and (reality or self.lived[first:last].any()) else None
         state: DreamState | None = None
-        sampler = world.sampler
+        sampler, engine = world.sampler, world.engine
         try:
             for i in range(begin, last):
                 if i in self.values:
                     state = self._value(i, world)
+                if engines and (i == begin or i in self.paths) and self.paths:
+                    world.engine = engines.get(self.paths[_newest(self.paths, i, min(self.paths))], engine)
                 played = self._lived(i, state) if self.lived[i] else self._dreamt(i, world, state)
                 state = played.state
                 if i >= first:
                     yield played._replace(**real.step(i)) if real else played
         finally:
+            world.engine = engine
             world.set_sampler(sampler)
 
     def check(self, played: Played) -> bool:

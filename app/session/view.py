@@ -92,6 +92,8 @@ class View(Facts):
     """Which engine computes."""
     recording: int | None = None
     """Steps on the running tape; none where none runs."""
+    led: tuple[int, int] | None = None
+    """The next step of the tape that is being played again, and its length; none where no tape leads."""
     message: str = ""
     """One short line for the person, or nothing."""
 

@@ -1,0 +1,202 @@
+"""`diamond replay`: a tape played again, proven or made a film; `diamond tapes`: tapes as training data."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from tyro.conf import Positional, arg
+
+from app.cli import parse
+
+if TYPE_CHECKING:
+    from app.session.film import Result
+    from app.session.tape import Tape
+    from diamond_core.replay import DatasetInfo
+    from diamond_core.world.dream import World
+    from diamond_core.world.engine import Engine
+
+
+@dataclass(frozen=True)
+class Replay:
+    """Plays a tape again in the window; any key takes over."""
+
+    tape: Positional[Path]
+    """A .tape file, or an .mp4 that carries one."""
+    first: Annotated[int | None, arg(name="from")] = None
+    """Go on from this step yourself; with --verify and --render, begin there."""
+    verify: bool = False
+    """Prove that every frame, reward and end comes out as it was recorded."""
+    render: Path | None = None
+    """Make a film: .mp4 (carries the tape), .gif, .webp or .png (a sheet of stills)."""
+    hud: bool = False
+    """With frames, names, numbers and a strip of the tape around the picture."""
+    show: Literal["dream", "reality", "twin"] | None = None
+    """What the film shows; default: the dream, and reality where it was lived."""
+    scale: int = 6
+    """A pixel becomes so many pixels."""
+    checkpoint: str | None = None
+    """The world to dream in; default: the installed one that recorded the tape."""
+    device: str = "auto"
+    overwrite: bool = False
+    """Replace an existing film."""
+
+
+def replay(args: list[str]) -> None:
+    """Opens the window, or proves, or renders."""
+    c: Replay = parse(Replay, "replay", args)
+    from app.session.tapefile import load_tape
+
+    tape = load_tape(c.tape)
+    if not 0 <= (c.first or 0) < max(len(tape), 1):
+        raise ValueError(f"--from must be 0 to {len(tape) - 1} on this tape, got {c.first}")
+    if c.render is not None and c.render.exists() and not c.overwrite:
+        raise FileExistsError(f"{c.render} exists already: choose another name, or --overwrite")
+    if c.scale < 1:
+        raise ValueError(f"--scale must be 1 or more, got {c.scale}")
+    if c.verify or c.render is not None:
+        check_or_render(c, tape)
+    else:
+        in_window(c, tape)
+
+
+def in_window(c: Replay, tape: Tape) -> None:
+    """Plays it again, or lets the person go on from a step; without a display it is checked instead."""
+    from app.desktop.window import display_missing
+    from app.session.session import Session
+
+    reason = display_missing()
+    if reason is not None:
+        print(f"no window here ({reason}): checking the tape instead")
+        check_or_render(c, tape)
+        return
+    from app.desktop.start import play
+
+    def prepare(session: Session) -> None:
+        if c.first is None:
+            session.follow(tape)
+        else:
+            session.go_on_from(tape, c.first)
+
+    play(str(checkpoint_of(c, tape)), device=c.device, prepare=prepare)
+
+
+def check_or_render(c: Replay, tape: Tape) -> None:
+    """Dreams the whole tape again; exit code 1 where --verify finds a difference."""
+    from functools import partial
+
+    from tqdm import tqdm
+
+    from app.session.film import render, verify
+
+    world, engines = world_of(c, tape)
+    first = c.first or 0
+    with tqdm(total=len(tape) - first, unit=" steps", leave=False) as bar:
+        act = partial(verify, tape, world, first) if c.render is None else partial(
+            render, tape, world, c.render, show=c.show, hud=c.hud, first=first, scale=c.scale, overwrite=c.overwrite)
+        result = act(engines=engines, tell=bar.update)
+    if c.render is not None:
+        print(f"{result.steps} frames in {c.render}")
+    print(verdict(tape, result, set(engines)))
+    if c.verify and result.first_difference is not None:
+        sys.exit(1)
+
+
+def verdict(tape: Tape, result: Result, paths: set[str]) -> str:
+    """One line on whether the tape came out the same."""
+    if result.first_difference is None:
+        return f"{result.steps} steps played again, bit for bit the same: frames, rewards and ends"
+    other = sorted(set(tape.paths.values()) - paths)
+    why = f"; it was dreamt on {' and '.join(other)}, which this machine does not have" if other else ""
+    return f"step {result.first_difference} came out otherwise than it was recorded{why}"
+
+
+def checkpoint_of(c: Replay, tape: Tape) -> Path:
+    """The world that is to dream a tape."""
+    from app.session.library import dreamt_by
+    from diamond_core.training.library import find
+
+    return find(c.checkpoint) if c.checkpoint else dreamt_by(tape.origin.sha256, tape.origin.game)
+
+
+def world_of(c: Replay, tape: Tape) -> tuple[World, dict[str, Engine]]:
+    """The world, and every engine that this machine has and the tape was dreamt on, by name."""
+    from diamond_core.config import RuntimeConfig
+    from diamond_core.training.checkpoint import load_checkpoint
+    from diamond_core.world.accelerate import fastest
+
+    path = checkpoint_of(c, tape)
+    agent = load_checkpoint(path)
+    if agent.card is not None and agent.card.sha256 != tape.origin.sha256:
+        print(f"{path} holds other weights than those that dreamt this tape: expect other frames")
+    world = agent.world(runtime=RuntimeConfig(device=c.device))
+    engines = {world.path: world.engine}
+    if set(tape.paths.values()) - set(engines):
+        engine = fastest(world, agent.config.frame_shape)
+        engines |= {} if engine is None else {engine.name: engine}
+    return world, engines
+
+
+@dataclass(frozen=True)
+class Tapes:
+    """Makes training data of tapes: what a person played, as a dataset."""
+
+    tapes: Positional[tuple[Path, ...]]
+    """Tape files, films that carry one, or folders of them."""
+    out: Path
+    """A new folder; with --append an existing dataset of the same game."""
+    world: Literal["reality", "dream"] = "reality"
+    """reality: the real game under the same actions, which needs no model; dream: what was dreamt."""
+    checkpoint: str | None = None
+    """Dreams the tapes again; default: the installed one that recorded them."""
+    life_loss_ends: bool = True
+    """A lost life ends an episode, as in `diamond collect`."""
+    append: bool = False
+    device: str = "auto"
+
+
+def tapes(args: list[str]) -> None:
+    """Writes one unbroken stretch of play after the other as an episode."""
+    c: Tapes = parse(Tapes, "tapes", args)
+    from app.session.tapefile import load_tape
+    from diamond_core.replay import Dataset, DatasetInfo
+
+    files = tape_files(c.tapes)
+    if not c.append and c.out.exists() and (not c.out.is_dir() or any(c.out.iterdir())):
+        raise ValueError(f"{c.out} is not empty: choose another folder, or --append to add to a dataset")
+    read = [load_tape(file) for file in files]
+    infos = [DatasetInfo(t.origin.game, t.origin.action_names, t.origin.frame_shape, "human") for t in read]
+    require_alike(files, infos)
+    dataset: Dataset | None = None
+    for tape in read:
+        world = None
+        if c.world == "dream":
+            world, _ = world_of(Replay(Path(), checkpoint=c.checkpoint, device=c.device), tape)
+        for episode in tape.episodes(c.world, world, life_loss_ends=c.life_loss_ends):
+            dataset = dataset or Dataset(c.out, infos[0])
+            dataset.add(episode)
+    if dataset is None:
+        raise ValueError("there is no step on these tapes: record some with R while playing")
+    print(f"{dataset.num_steps} steps in {dataset.num_episodes} episodes in {c.out}")
+    print(f"next: diamond browse {c.out}, or diamond train --game {infos[0].game} --dataset {c.out} --run runs/mine")
+
+
+def tape_files(sources: tuple[Path, ...]) -> list[Path]:
+    """All tapes that are meant. Raises ValueError where there is none."""
+    from app.session.tapefile import ENDING
+
+    files = [file for source in sources
+             for file in (sorted(source.glob(f"*{ENDING}")) if source.is_dir() else [source])]
+    if not files:
+        where = ", ".join(map(str, sources)) or "nothing"
+        raise ValueError(f"no tapes in {where}: expected files that end in {ENDING}")
+    return files
+
+
+def require_alike(files: list[Path], infos: list[DatasetInfo]) -> None:
+    """Raises ValueError for tapes of several games."""
+    for file, info in zip(files, infos, strict=True):
+        if info != infos[0]:
+            raise ValueError(f"{file} is of {info.game}, {files[0]} of {infos[0].game}: one game a dataset")
