@@ -21,7 +21,7 @@ from app.desktop.strip import Marks
 from app.desktop.worker import Worker
 from app.session.look import DREAM, LINE, MUTED, REALITY, RED, STEPS_A_SECOND, TEXT
 
-HINTS = (("Space", "play"), ("← →", "step"), ("↑ ↓", "episode"), ("Esc", "leave"))
+HINTS = (("Space", "play", None), ("← →", "step", None), ("↑ ↓", "episode", None), ("Esc", "leave", None))
 REPEAT_AFTER, REPEAT = 0.3, 1 / 30
 """Seconds until a held arrow goes on, and between its steps."""
 
@@ -42,26 +42,47 @@ class Browse:
         self._trouble = ""
         self._pen: Pen | None = None
         self._layout: Layout | None = None
-        worker.ask("Looking at what is there", lambda: self._opened(open_shelf()))
+        self._arrived: tuple[int, Reel] | None = None
+        self._found: Shelf | None = None
+        self.briefs: dict[int, tuple[int, float]] = {}
+        """Reel -> steps and return, as far as they are known."""
+        worker.ask("Looking at what is there", lambda: self._look(open_shelf))
 
-    def _opened(self, shelf: Shelf) -> None:
-        self.shelf = shelf
-        self.choose(0)
+    def _look(self, open_shelf: Callable[[], Shelf]) -> None:
+        self._found = shelf = open_shelf()
+        if shelf.quick:
+            self._worker.beat_with(lambda: self._brief(shelf))
+
+    def _brief(self, shelf: Shelf) -> float | None:
+        """Reads the next reel for its length and return, while nothing else is asked for."""
+        number = len(self.briefs)
+        if number == len(shelf.read):
+            return None
+        reel = shelf.read[number]()
+        self.briefs[number] = len(reel), float(reel.rewards.sum())
+        self._worker.wake()
+        return 0.0
 
     def choose(self, number: int) -> None:
         """Another reel; it is read beside."""
         if self.shelf is None or not 0 <= number < len(self.shelf.names):
             return
-        self.chosen, self._trouble = number, ""
+        self.chosen, self.reel, self._trouble = number, None, ""
         read = self.shelf.read[number]
         self._worker.ask(f"Reading {self.shelf.names[number]}", lambda: self._read(number, read), key="read")
 
     def _read(self, number: int, read: Callable[[], Reel]) -> None:
-        self.reel = None
-        reel = read()
+        self._arrived = number, read()
+
+    def _take_in(self) -> None:
+        """What the worker brought; only here, so that a picture is drawn of one reel."""
+        if self.shelf is None and self._found is not None:
+            self.shelf = self._found
+            self.choose(0)
+        arrived, self._arrived = self._arrived, None
         # somebody may have gone on to another one meanwhile
-        if number == self.chosen:
-            self.reel, self.at, self.playing = reel, 0, True
+        if arrived is not None and arrived[0] == self.chosen:
+            self.reel, self.at, self.playing = arrived[1], 0, True
 
     @property
     def moving(self) -> bool:
@@ -72,11 +93,13 @@ class Browse:
         """Nothing is measured."""
 
     def close(self) -> None:
-        """Nothing is held."""
+        """Reads no more."""
+        self._worker.beat_with(None)
 
     def update(self) -> Scene | None:
         """The next frame, when it is due."""
         now = monotonic()
+        self._take_in()
         if self._worker.trouble:
             self._trouble, self._worker.trouble = self._worker.trouble, ""
         if self.playing and now >= self._due:
@@ -160,10 +183,11 @@ class Browse:
         strip.draw(pen, layout.strip, marks_of(self.reel, self.at))
 
     def _waiting(self, pen: Pen, room: Rect) -> None:
+        doing = self._worker.doing
         if self._trouble:
             pen.lines(self._trouble, (room.left, room.centery), room.width, RED)
-        elif self._worker.doing is not None:
-            overlay.waiting(pen, room, self._worker.doing)
+        elif doing is not None:
+            overlay.waiting(pen, room, doing)
 
     def _list(self, pen: Pen, area: Rect, shelf: Shelf) -> None:
         pen.box(area)
@@ -175,7 +199,13 @@ class Browse:
             if i == self.chosen:
                 pen.box(line, LINE, None, radius=4)
             colour = TEXT if i == self.chosen else MUTED
-            pen.text(name, (line.left + pad, line.centery), colour, room=line.width - 2 * pad)
+            right = line.right - pad
+            if i in self.briefs:
+                steps, total = self.briefs[i]
+                column = pen.width("−000", mono=True)
+                pen.text(signed(total), (right, line.centery), TEXT if total else MUTED, anchor="midright", mono=True)
+                right = pen.text(str(steps), (right - column, line.centery), MUTED, anchor="midright", mono=True).left
+            pen.text(name, (line.left + pad, line.centery), colour, room=right - line.left - 2 * pad)
             pen.hot.append((line, ("reel", i)))
 
     def _foot(self, pen: Pen, foot: Rect, reel: Reel) -> None:

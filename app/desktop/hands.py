@@ -127,9 +127,12 @@ class Hands:
     def _choose_future(self, name: str, command: str | None, count: int) -> None:
         if name.isdecimal() and (int(name) - 1) % 10 < count:
             self._take((int(name) - 1) % 10)
-        elif command in ("back", "futures"):
-            self._resume = True
-            self.game.ask("Staying here", lambda s: s.close_fan())
+        elif command is not None:
+            self.do(command)
+
+    def _close_futures(self) -> None:
+        self._resume = True
+        self.game.ask("Staying here", lambda s: s.close_fan())
 
     def _take(self, action: int) -> None:
         self._resume = True
@@ -152,6 +155,11 @@ class Hands:
 
     def do(self, command: str) -> None:
         """What a key, a button or a click asks for."""
+        now = self.game.newest
+        if now is not None and now.futures is not None:
+            if command in ("back", "futures"):
+                self._close_futures()
+            return
         own = {"mind": self._open_mind, "help": self._open_help, "rewind": self._rewind, "back": self._one_back,
                "fullscreen": self._fill_screen, "difference": self._show_difference, "hide": self._hide}
         if command in SIDE:

@@ -104,14 +104,16 @@ def _grid(count: int, image: tuple[int, int], room: Rect, gap: int, line: int) -
 
 def _title(pen: Pen, area: Rect) -> None:
     x = pen.text("The next second, once for each action", (area.left, area.centery)).right
-    pen.hints((("1", "or click: go on in it"), ("Esc", "stay here")), (area.right, area.centery), area.right - x)
+    hints = (("1", "or click: go on in it", None), ("Esc", "stay here", ("do", "back")))
+    pen.hints(hints, area.midright, area.right - x)
 
 
-def news(pen: Pen, room: Rect, words: str, *, wrong: bool) -> None:
-    """One line over the lower edge of the picture."""
+def news(pen: Pen, room: Rect, over: Rect, words: str, *, wrong: bool) -> None:
+    """One line at the lower edge of the pictures, `over`, or as near to it as it fits into the room."""
     words = pen.fitted(words, room.width - pen.px(40))
     box = Rect(0, 0, pen.width(words) + pen.px(28), pen.height() + pen.px(14))
-    box.midbottom = (room.centerx, room.bottom - pen.px(10))
+    box.midbottom = (over.centerx, over.bottom - pen.px(10))
+    box.clamp_ip(room)
     pen.box(box, BACKGROUND, RED if wrong else LINE)
     pen.text(words, box.center, RED if wrong else TEXT, anchor="center")
 

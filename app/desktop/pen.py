@@ -28,6 +28,8 @@ SMALL, LARGE = 15, 24
 Colour = tuple[int, int, int]
 Hot = tuple[Any, ...]
 """What a click means: a word, and what goes with it."""
+Hint = tuple[str, str, Hot | None]
+"""A key, what it does in a word, and what a click on it means."""
 
 
 def unit(size: tuple[int, int]) -> float:
@@ -140,16 +142,18 @@ class Pen:
         self.text(words, cap.center, TEXT, anchor="center")
         return cap
 
-    def hints(self, hints: Sequence[tuple[str, str]], right: tuple[int, int], room: int) -> int:
-        """Key caps with a word each, from the right end (x, y middle); as many as fit. -> the width used."""
+    def hints(self, hints: Sequence[Hint], right: tuple[int, int], room: int) -> None:
+        """Key caps with a word each, up to the right end (x, y middle); as many as fit into the room."""
         x, y = right
-        for cap, word in reversed(hints):
-            wide = self.width(word) + self.px(8) + max(self.height(), self.width(cap) + self.px(12)) + self.px(18)
-            if right[0] - x + wide > room:
+        for cap, word, meaning in reversed(hints):
+            wide = self.width(word) + self.px(7) + max(self.height(), self.width(cap) + self.px(12))
+            if right[0] - x + wide + self.px(18) > room:
                 break
-            x = self.text(word, (x, y), MUTED, anchor="midright").left - self.px(7)
-            x = self.key(cap, (x, y), anchor="midright").left - self.px(18)
-        return right[0] - x
+            if meaning is not None:
+                self.hot.append((Rect(x - wide, y - self.height(), wide, 2 * self.height()), meaning))
+            self.text(word, (x, y), MUTED, anchor="midright")
+            self.key(cap, (x - self.width(word) - self.px(7), y), anchor="midright")
+            x -= wide + self.px(18)
 
     def picture(self, image: np.ndarray, area: Rect) -> None:
         """(h, w, 3) uint8, nearest neighbour; `area` must be a whole multiple of it."""

@@ -28,6 +28,7 @@ GOOD, FAIR = 60, 15
 """Steps for which a good dream, and a fair one, is nearer to the truth than a frame that stands still."""
 MOST = 5
 """Times that a thumbnail is enlarged at most."""
+HINTS = (("Arrows", "choose", None), ("Enter", "play", None), ("Esc", "leave", None))
 MOVES = {"left": (-1, 0), "a": (-1, 0), "right": (1, 0), "d": (1, 0), "up": (0, -1), "w": (0, -1), "down": (0, 1),
          "s": (0, 1)}
 
@@ -110,12 +111,13 @@ class Picker:
         window = Rect((0, 0), pen.size)
         y = pen.px(24)
         x = pen.text("Choose a dream", (margin, y), large=True).right
-        pen.hints((("Arrows", "choose"), ("Enter", "play"), ("Esc", "leave")), (window.right - margin, y),
+        pen.hints(HINTS, (window.right - margin, y),
                   window.right - margin - x)
         room = Rect(margin, pen.px(56), window.width - 2 * margin, window.height - pen.px(56) - margin)
         if self.entries is None:
-            if self._worker.doing:
-                overlay.waiting(pen, room, self._worker.doing)
+            doing = self._worker.doing
+            if doing is not None:
+                overlay.waiting(pen, room, doing)
         elif not self.entries:
             pen.text(self.trouble or "No dream is installed: train one with diamond train --game Pong --run runs/Pong",
                      room.center, MUTED, anchor="center", room=room.width)

@@ -15,10 +15,12 @@ from app.desktop.gamepad import Gamepads
 from app.desktop.hands import SIDE, Hands
 from app.desktop.keys import Keyboard
 from app.desktop.layout import Layout
-from app.desktop.pen import Pen
+from app.desktop.pen import Hint, Pen
 from app.desktop.player import Scene
 from app.session.look import RED
 
+NEWCOMER = (("view", "view"), ("help", "help"), ("back", "games"))
+"""Commands whose keys are always in sight, with a word each."""
 SPOKEN = 5.0
 """Seconds for which the window's own news stay."""
 SLOW = 0.4
@@ -95,12 +97,13 @@ class Play:
             self._draw_waiting(pen, Rect((0, 0), pen.size))
             return
         around = screen.Around(self.game.title, now.settings.speed, now.settings.resync_every, hands.difference,
-                               hands.bare, hands.mind, bool(hands.side), self._drawing)
+                               hands.bare, hands.mind, bool(hands.side), self._hints(), self._drawing)
         layout = screen.layout_of(pen.size, now.view, around)
         hands.seen = pen, layout
         room = Rect(layout.head.left, layout.head.bottom, layout.head.width, layout.foot.top - layout.head.bottom)
         if now.futures is not None and self._opened is not None:
-            self._draw_futures(pen, layout.head.union(layout.strip), now)
+            whole = layout.head.union(layout.strip)
+            self._draw_futures(pen, Rect(whole.left, 0, whole.width, whole.height - pen.px(16)), now)
         else:
             screen.draw(pen, layout, now.view, around)
             if not hands.bare:
@@ -108,12 +111,16 @@ class Play:
             self._draw_panels(pen, layout, now)
         if hands.help:
             overlay.help_page(pen, room, hands.keyboard.keys, hands.rebinding)
-        self._draw_news(pen, room, now)
+        pictures = layout.pictures[0].unionall(layout.pictures[1:])
+        self._draw_news(pen, room, pictures, now)
+
+    def _hints(self) -> list[Hint]:
+        return [(self.hands.keyboard.cap(command), word, ("do", command)) for command, word in NEWCOMER]
 
     def _draw_waiting(self, pen: Pen, window: Rect) -> None:
         y = pen.px(24)
         pen.text(self.game.title, (pen.px(20), y), large=True)
-        pen.hints((("Esc", "games"),), (window.right - pen.px(20), y), window.width // 2)
+        pen.hints((("Esc", "games", None),), (window.right - pen.px(20), y), window.width // 2)
         doing = self.game.worker.doing
         if self._wrong:
             pen.text(self._news, window.center, RED, anchor="center", room=window.width - pen.px(80))
@@ -151,11 +158,11 @@ class Play:
         notes = [screen.signed(float(x)) if x else "" for x in f.rewards.sum(1)]
         overlay.futures(pen, room, f.frames, self.game.names, notes, monotonic() - self._opened, f.length)
 
-    def _draw_news(self, pen: Pen, room: Rect, now: Snapshot) -> None:
+    def _draw_news(self, pen: Pen, room: Rect, over: Rect, now: Snapshot) -> None:
         doing = self.game.worker.doing
         if self._news:
-            overlay.news(pen, room, self._news, wrong=self._wrong)
+            overlay.news(pen, room, over, self._news, wrong=self._wrong)
         elif doing is not None and monotonic() - doing.since > SLOW:
-            overlay.news(pen, room, f"{doing.words} · {monotonic() - doing.since:.1f} s", wrong=False)
+            overlay.news(pen, room, over, f"{doing.words} · {monotonic() - doing.since:.1f} s", wrong=False)
         elif now.view.message:
-            overlay.news(pen, room, now.view.message, wrong=False)
+            overlay.news(pen, room, over, now.view.message, wrong=False)

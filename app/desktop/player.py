@@ -89,6 +89,9 @@ class Player:
 
     def hear(self, event: Event) -> None:
         """The window's own keys; everything else is the scene's."""
+        if event.type in (pygame.KEYDOWN, pygame.MOUSEMOTION):
+            # the pointer is in the way of whoever plays with keys
+            pygame.mouse.set_visible(event.type == pygame.MOUSEMOTION)
         if event.type == pygame.QUIT:
             self.running = False
         elif event.type == pygame.KEYDOWN and _fills_screen(event):
@@ -119,7 +122,7 @@ def wake() -> None:
 
 
 def _fills_screen(event: Event) -> bool:
-    return event.key == pygame.K_RETURN and bool(event.mod & pygame.KMOD_ALT)
+    return event.key == pygame.K_F11 or (event.key == pygame.K_RETURN and bool(event.mod & pygame.KMOD_ALT))
 
 
 def leave() -> None:

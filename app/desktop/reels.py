@@ -47,6 +47,8 @@ class Shelf:
     title: str
     names: tuple[str, ...]
     read: tuple[Callable[[], Reel], ...]
+    quick: bool = False
+    """Whether reading one takes no longer than opening a file."""
 
 
 def open_shelf(source: Path, checkpoint: str | None = None) -> Shelf:
@@ -75,7 +77,7 @@ def _dataset(folder: Path, title: str | None = None) -> Shelf:
     if not files:
         raise ValueError(f"{folder} holds no episode yet: collect some first")
     return Shelf(title or folder.name, tuple(f"episode {int(file.stem)}" for file in files),
-                 tuple(partial(episode, file, names) for file in files))
+                 tuple(partial(episode, file, names) for file in files), quick=True)
 
 
 def _run(run: Run) -> Shelf:

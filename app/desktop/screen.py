@@ -10,14 +10,15 @@ import numpy as np
 from pygame import Rect
 
 from app.desktop.layout import Layout, lay_out
-from app.desktop.pen import Colour, Pen
+from app.desktop.pen import Colour, Hint, Pen
 from app.session.look import AMBER, DREAM, MUTED, REALITY, STEPS_A_SECOND, TEXT, VIEWS, WHO, heat
 
 if TYPE_CHECKING:
     from app.session.view import View
 
 MINUS = "\N{MINUS SIGN}"
-NEWCOMER = (("Tab", "view"), ("F1", "help"), ("Esc", "games"))
+STALE = 2.0
+"""Seconds beyond which a key was pressed in a pause, so that it says nothing about the machine."""
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,8 @@ class Around:
     left: bool = False
     """Whether there is a panel at the left."""
     right: bool = False
+    hints: Sequence[Hint] = ()
+    """The keys that a newcomer needs."""
     drawing: float = 0.0
     """Seconds from a frame's arrival to its being on the screen."""
 
@@ -135,7 +138,7 @@ def _head(pen: Pen, head: Rect, view: View, around: Around) -> None:
         x = pen.text(field.value, (x, y), field.colour).right + pen.px(22)
     for words, shade in _states(view, around):
         x = pen.text(words, (x, y), shade).right + pen.px(22)
-    pen.hints(NEWCOMER, (head.right, y), head.right - x)
+    pen.hints(around.hints, (head.right, y), head.right - x)
 
 
 def _states(view: View, around: Around) -> list[tuple[str, Colour]]:
@@ -178,7 +181,8 @@ def _twin_fields(view: View) -> list[Field]:
 
 
 def _machine_fields(view: View, around: Around) -> list[Field]:
-    latency = "–" if view.latency is None else f"{(view.latency + around.drawing) * 1000:.0f} ms"
+    known = view.latency is not None and view.latency < STALE
+    latency = f"{((view.latency or 0) + around.drawing) * 1000:.0f} ms" if known else "–"
     if view.awake:
         return [Field("rate", f"{view.rate:.1f}/s", 6, AMBER if view.slipping else TEXT),
                 Field("key to frame", latency, 6)]

@@ -97,6 +97,13 @@ def loader(checkpoint: str, seed: int | None, device: str, prepare: Prepare | No
                           controls=controls)
         if prepare is not None:
             prepare(session)
-        session.say(accelerate(world, agent.config.frame_shape, say).message)
+        session.say("arrows move, space fires; F1 shows all keys")
+        before = world.path
+
+        def told(words: str) -> None:
+            if world.path != before:
+                say(f"faster from here: {words}")
+
+        accelerate(world, agent.config.frame_shape, told)
         return session
     return load

@@ -83,7 +83,7 @@ def draw(pen: Pen, strip: Rect, marks: Marks, *, hover: int | None = None) -> No
     if hover is not None and len(marks):
         x = x_of(bar, step_at(bar, hover, marks), marks)
         pygame.draw.line(pen.surface, MUTED, (x, bar.top - pen.px(3)), (x, bar.bottom + pen.px(2)))
-    colour = REALITY if marks.is_lived(marks.at) else DREAM
+    colour = REALITY if marks.is_lived(min(marks.at, len(marks) - 1)) else DREAM
     cursor = Rect(x_of(bar, marks.at, marks) - 1, bar.top - pen.px(4), max(2, pen.px(3)), bar.height + pen.px(8))
     pygame.draw.rect(pen.surface, colour, cursor, border_radius=2)
 
