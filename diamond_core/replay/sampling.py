@@ -37,8 +37,8 @@ class SegmentSampler:
         """Segments of `length` steps, which may run past an episode's end where `past_end` says so.
 
         `weights` are the odds of the age groups, oldest first; None draws episodes by their length. `event_share` of
-        the segments are drawn around a rare reward or an end instead, each kind as often as the others. Of the batch
-        that all processes draw alike, rows rank, rank + world_size, ... are built.
+        the segments are drawn around a rare reward or an end instead, each kind by the square root of its number. Of
+        the batch that all processes draw alike, rows rank, rank + world_size, ... are built.
         """
         if not 0 <= rank < world_size <= batch_size:
             raise ValueError(f"expected 0 <= rank < world_size <= batch_size, got {rank}, {world_size}, {batch_size}")
@@ -65,8 +65,9 @@ class SegmentSampler:
         steps, shifts = _below(when, lengths[episodes]), _below(where, self.length)
         if self.event_share and (events := self.events()):
             coin, kind, which = rng.random((3, self.batch_size))
+            kinds = _pick(kind, np.sqrt([len(those) for those in events]))
             for i in np.flatnonzero(coin < self.event_share):
-                chosen = events[int(kind[i] * len(events))]
+                chosen = events[kinds[i]]
                 episodes[i], steps[i] = chosen[int(which[i] * len(chosen))]
         totals = lengths[episodes]
         if self.past_end:

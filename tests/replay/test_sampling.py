@@ -158,8 +158,9 @@ def test_a_share_of_the_segments_holds_an_event(info, counter):
     batch = sampler.batch(0)
     shares = [float((batch.rewards == sign).any(1).float().mean()) for sign in (-1, 1)]
     shares.append(float(batch.ends.any(1).float().mean()))
-    # a third of 0.6 each, and what chance adds: 4 steps of 400, twenty times of 400
-    assert np.abs(np.array(shares) - [0.2 + 0.4 * 20 / 400, 0.2 + 0.4 * 4 / 400, 0.2 + 0.4 * 4 / 400]).max() < 0.03
+    # by the roots of 5, 1 and 1, and what chance adds: windows that hold one of 400 steps
+    parts = np.sqrt([5, 1, 1]) / np.sqrt([5, 1, 1]).sum()
+    assert np.abs(np.array(shares) - (0.6 * parts + 0.4 * np.array([20, 4, 4]) / 400)).max() < 0.03
 
 
 def test_no_share_of_events_changes_no_draw(dataset):
