@@ -95,9 +95,9 @@ def loader(checkpoint: str, seed: int | None, device: str, prepare: Prepare | No
         controls = SharedControls(agent.card.action_names, load_keymap(keys) if keys.is_file() else None)
         session = Session(agent, world, seed=SystemRandom().randrange(10_000) if seed is None else seed,
                           controls=controls)
+        session.say("arrows move, space fires; F1 shows all keys")
         if prepare is not None:
             prepare(session)
-        session.say("arrows move, space fires; F1 shows all keys")
         before = world.path
 
         def told(words: str) -> None:
