@@ -33,6 +33,8 @@ from diamond_core.world.engine import Engine
 
 T = TypeVar("T")
 HASH_BYTES = 8
+STOP = 150
+"""Steps between two stops: ten seconds."""
 MOST_VALUE_BYTES = 16 * 2**20
 
 
@@ -76,6 +78,8 @@ class Tape:
     """Step -> which engine dreamt from there on."""
     trails: Mapping[int, Trail] = field(default_factory=dict)
     """Step -> where the real game stood, wherever that was not where the step before left it."""
+    stops: Mapping[int, bytes] = field(default_factory=dict)
+    """Step -> the packed dream before it, every few seconds: nothing new, but a shorter way to a later step."""
 
     def __len__(self) -> int:
         return len(self.actions)
@@ -87,13 +91,12 @@ class Tape:
 
     def state(self, number: int, world: World) -> DreamState:
         """The dream before step `number`, up to N; steps since the value before it are dreamt again."""
-        if number in self.values:
-            return self._value(number, world)
-        state: DreamState | None = None
-        for played in self.replay(world, _newest(self.values, number, 0), number):
-            state = played.state or state
-        if state is None:
+        first = _newest({**self.values, **self.stops}, number, -1)
+        if first < 0:
             raise TapeError(f"nothing was dreamt on this tape before step {number}: choose a later one")
+        state = self._value(first, world)
+        for played in self.replay(world, first, number):
+            state = played.state or state
         return state
 
     def value(self, number: int, world: World) -> DreamState | None:
@@ -122,13 +125,13 @@ class Tape:
             raise TapeError(f"expected steps from 0 to {len(self)}, got {first} to {last}")
         self._require(world)
         # a value may lie further back: what is between is dreamt but not shown
-        begin = first if self.lived[first:last].all() else _newest(self.values, first, first)
+        begin = first if self.lived[first:last].all() else _newest({**self.values, **self.stops}, first, first)
         real = Playback(self, first) if self.has_reality and (reality or self.lived[first:last].any()) else None
         state: DreamState | None = None
         sampler, engine = world.sampler, world.engine
         try:
             for i in range(begin, last):
-                if i in self.values:
+                if i in self.values or (i == begin and i in self.stops):
                     state = self._value(i, world)
                 if engines and (i == begin or i in self.paths) and self.paths:
                     world.engine = engines.get(self.paths[_newest(self.paths, i, min(self.paths))], engine)
@@ -201,7 +204,7 @@ class Tape:
         return Played(i, int(self.actions[i]), state, frame, 0.0, False, True)
 
     def _value(self, i: int, world: World) -> DreamState:
-        return unpack_value(self.values[i]).to(world.runtime.device)
+        return unpack_value(self.values[i] if i in self.values else self.stops[i]).to(world.runtime.device)
 
     def _require(self, world: World) -> None:
         if world.num_actions != len(self.origin.action_names):
@@ -304,6 +307,7 @@ class Recorder:
         self._world = world
         self._rows: list[Row] = []
         self._values: dict[int, bytes] = {}
+        self._stops: dict[int, bytes] = {}
         self._samplers: dict[int, SamplerConfig] = {}
         self._paths: dict[int, str] = {}
         self._trails: dict[int, Trail] = {}
@@ -320,6 +324,8 @@ class Recorder:
         """A step of the dream; `was` tells where reality stood, unless it is where the step before left it."""
         if before is not self._after:
             self._values[self.steps] = pack_value(before)
+        elif self.steps % STOP == 0:
+            self._stops[self.steps] = pack_value(before)
         _change(self._samplers, self.steps, sampler)
         _change(self._paths, self.steps, str(getattr(self._world, "path", "torch")))
         self._after = step.state
@@ -340,7 +346,7 @@ class Recorder:
             mates=np.array([row.mates for row in rows], np.int64),
             hashes=np.frombuffer(b"".join(row.hash for row in rows), np.uint8).reshape(-1, HASH_BYTES),
             values=dict(self._values), samplers=dict(self._samplers), paths=dict(self._paths),
-            trails=dict(self._trails))
+            trails=dict(self._trails), stops=dict(self._stops))
 
     def _row(self, action: int, lived: bool, reward: float, end: bool, mates: int, image: np.ndarray,
              was: Trail | None) -> None:

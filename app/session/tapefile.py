@@ -61,17 +61,26 @@ def to_bytes(tape: Tape) -> bytes:
     """A tape as bytes; a minute is about 30 KB."""
     arrays = {name: np.ascontiguousarray(getattr(tape, name), kind) for name, kind in COLUMNS.items()}
     arrays |= {name: getattr(tape, name).astype(np.uint8) for name in FLAGS}
-    blobs = list(tape.values.values())
     arrays["hashes"] = np.ascontiguousarray(tape.hashes)
-    arrays["values"] = np.frombuffer(b"".join(blobs), np.uint8)
-    arrays["value_ends"] = np.cumsum([len(blob) for blob in blobs], dtype=np.int64)
-    arrays["value_steps"] = np.array(list(tape.values), np.int64)
+    arrays |= {**_table("values", tape.values), **_table("stops", tape.stops)}
     facts = {"format": FORMAT, "digest": digest(arrays), "origin": CONVERTER.unstructure(tape.origin),
              "paths": dict(tape.paths),
              "samplers": {step: CONVERTER.unstructure(c) for step, c in tape.samplers.items()},
              "trails": {step: asdict(trail) for step, trail in tape.trails.items()}}
     # one key only: the order of several is another in every process
     return save(arrays, {"tape": json.dumps(facts)})
+
+
+def _table(name: str, table: Mapping[int, bytes]) -> dict[str, np.ndarray]:
+    """Packed dreams by step, as arrays."""
+    return {name: np.frombuffer(b"".join(table.values()), np.uint8), f"{name}_steps": np.array(list(table), np.int64),
+            f"{name}_ends": np.cumsum([len(blob) for blob in table.values()], dtype=np.int64)}
+
+
+def _untable(name: str, arrays: Mapping[str, np.ndarray]) -> dict[int, bytes]:
+    ends, blob = arrays[f"{name}_ends"].tolist(), arrays[name].tobytes()
+    parts = [blob[a:b] for a, b in zip([0, *ends], ends, strict=False)]
+    return dict(zip(arrays[f"{name}_steps"].tolist(), parts, strict=True))
 
 
 def from_bytes(data: bytes) -> Tape:
@@ -95,13 +104,10 @@ def from_bytes(data: bytes) -> Tape:
 
 def _tape(arrays: Mapping[str, np.ndarray], facts: Mapping[str, Any]) -> Tape:
     columns = {name: arrays[name] for name in (*COLUMNS, "hashes")} | {name: arrays[name] != 0 for name in FLAGS}
-    ends = arrays["value_ends"].tolist()
-    blob = arrays["values"].tobytes()
-    parts = [blob[a:b] for a, b in zip([0, *ends], ends, strict=False)]
     trails = {int(step): trail_of(values) for step, values in facts["trails"].items()}
     return Tape(
         CONVERTER.structure(facts["origin"], Origin), **columns,
-        values=dict(zip(arrays["value_steps"].tolist(), parts, strict=True)),
+        values=_untable("values", arrays), stops=_untable("stops", arrays),
         samplers={int(step): CONVERTER.structure(c, SamplerConfig) for step, c in facts["samplers"].items()},
         paths={int(step): str(path) for step, path in facts["paths"].items()},
         trails={step: trail for step, trail in trails.items() if trail is not None})
@@ -119,7 +125,7 @@ def checked(tape: Tape) -> Tape:
     if n and not (tape.actions.min() >= 0 and tape.actions.max() < len(names) and tape.mates.min() >= 1
                   and tape.mates.max() <= MOST_MATES and np.isfinite(tape.rewards).all()):
         raise ValueError("it holds actions, rewards or batches that cannot be")
-    for table in (tape.values, tape.samplers, tape.paths, tape.trails):
+    for table in (tape.values, tape.stops, tape.samplers, tape.paths, tape.trails):
         if any(not 0 <= step < n for step in table):
             raise ValueError("something on it stands beyond its end")
     dreamt = np.flatnonzero(~tape.lived)
@@ -129,7 +135,7 @@ def checked(tape: Tape) -> Tape:
         raise ValueError("its real game has no beginning")
     for sampler in tape.samplers.values():
         check_num_steps(sampler.num_steps)
-    for value in tape.values.values():
+    for value in (*tape.values.values(), *tape.stops.values()):
         _check_value(value, tape.origin)
     return tape
 

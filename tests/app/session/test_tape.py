@@ -15,6 +15,7 @@ from app.session.tape import Tape, TapeError
 from app.session.tapefile import embed, extract, from_bytes, load_tape, save_tape, to_bytes, walk
 from app.session.video import VideoWriter
 from diamond_core.device import resolve
+from diamond_core.pixels import to_hwc
 from diamond_core.replay import Dataset, DatasetInfo
 from diamond_core.training.agent import Agent
 from tests.app.session.conftest import Build, RowWorld, ToldWorld, play
@@ -77,6 +78,10 @@ def test_a_minute_is_played_again_bit_for_bit(pong_agent: Agent, clock: FakeCloc
         np.testing.assert_array_equal(played.frame, view.frame)
         assert (played.reward, played.end, played.action) == (view.reward, view.end, view.action)
         assert tape.check(played)
+    assert list(tape.stops) == [150, 300, 450, 600, 750]
+    world.batches.clear()
+    np.testing.assert_array_equal(to_hwc(tape.state(455, world).frames[0, -1]), views[454].frame)
+    assert len(world.batches) == 5
 
 
 def test_reality_is_played_along(session: Session, pong_world: ToldWorld):
