@@ -10,7 +10,6 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from typing import Any, NamedTuple
 
-import cv2
 import numpy as np
 import torch
 from torch import Tensor
@@ -129,5 +128,7 @@ class Worlds(ABC):
 
 def shrink(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """(H, W, c) uint8 -> (h, w, c) uint8 by area interpolation, bit for bit as ALE does it."""
+    import cv2  # a seventh of a second, and dreams alone do without
+
     small = cv2.resize(image, size[::-1], interpolation=cv2.INTER_AREA)
     return small.reshape(*size, image.shape[-1])
