@@ -39,6 +39,8 @@ def main(argv: list[str] | None = None) -> None:
     args = [a for a in args if a != "--debug"]
     # Idle threads that spin starve every other program: with one busy neighbour on two cores torch was 70 times slower
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    # MKL chooses kernels by memory address; a tape played again in another process must not differ in the last bit
+    os.environ.setdefault("MKL_CBWR", "AUTO,STRICT")
     try:
         run(args)
     except KeyboardInterrupt:

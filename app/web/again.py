@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
 
+from app.session.host import Host
 from app.session.tape import Played, Tape, TapeError, pack_value
-from app.web.dreaming import Host
 from diamond_core.world.dream import World
 
 Tell = Callable[[int, int], None]

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-import io
 import secrets
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-from PIL import Image
 
-from app.session.look import STEPS_A_SECOND
+from app.session.host import Host
 from app.session.session import Session
 from app.web.again import on
-from app.web.dreaming import Host
+from app.web.protocol import webp
 from app.web.shelf import Loaded
 
 LENGTHS = (5, 15, 30, 60)
@@ -54,7 +52,7 @@ class Blind:
         async with self._asking:
             dream, reality = await clips(host(), loaded, steps)
         real = secrets.randbelow(2)
-        films = (film(reality), film(dream)) if real == 0 else (film(dream), film(reality))
+        films = (webp(reality), webp(dream)) if real == 0 else (webp(dream), webp(reality))
         name = secrets.token_urlsafe(12)
         self._questions[name] = Question(films, real, steps)
         while len(self._questions) > KEPT:
@@ -80,7 +78,7 @@ class Blind:
 async def clips(host: Host, loaded: Loaded, steps: int) -> tuple[list[np.ndarray], list[np.ndarray]]:
     """So many frames (h, w, 3) of a dream and of reality after the same start and actions. Raises BlindError."""
     def begin() -> Session:
-        return Session(loaded.agent, loaded.world, seed=secrets.randbelow(2**31))
+        return Session(loaded.agent, loaded.world, seed=secrets.randbelow(2**24))
 
     session = await on(host, begin)
     if session.real is None:
@@ -93,12 +91,3 @@ async def clips(host: Host, loaded: Loaded, steps: int) -> tuple[list[np.ndarray
             break
         views.append(view)
     return [view.frame for view in views], [view.reality for view in views]
-
-
-def film(frames: list[np.ndarray]) -> bytes:
-    """Images (h, w, 3) as a looping WebP, every pixel as it is."""
-    first, *rest = (Image.fromarray(frame) for frame in frames)
-    file = io.BytesIO()
-    first.save(file, "WEBP", save_all=True, append_images=rest, duration=round(1000 / STEPS_A_SECOND), loop=0,
-               lossless=True, method=2)
-    return file.getvalue()

@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future
 from typing import Any, Protocol
 
 import numpy as np
 
 from app.session.controls import Controls
+from app.session.fork import Fan
+from app.session.host import Host
 from app.session.session import Session
 from app.session.tape import Tape
 from app.session.timeline import Packed
@@ -24,19 +25,8 @@ from diamond_core.diffusion.noise import karras_sigmas
 LOG = logging.getLogger(__name__)
 DIGITS = "0123456789abcdefghijklmnopqrstuvwxyz"
 """An action of a link is one of these; no game has more actions."""
-
-
-class Host(Protocol):
-    """The thread that owns the models."""
-
-    def add(self, session: Session, on_view: Callable[[View], None], on_error: Callable[[BaseException], None]) -> None:
-        """Steps the session from now on."""
-
-    def remove(self, session: Session) -> None:
-        """Forgets it."""
-
-    def call(self, job: Callable[[], Any]) -> Future[Any]:
-        """Runs something on the thread, between two steps."""
+LOOK_AGAIN = 0.15
+"""Seconds between two looks at futures that are still being dreamt."""
 
 
 class Audience(Protocol):
@@ -54,7 +44,7 @@ class Audience(Protocol):
     def recorded(self, tape: Tape, seen: Sequence[Seen], title: str) -> None:
         """A tape is full."""
 
-    def failed(self, error: BaseException) -> None:
+    def failed(self, error: Exception) -> None:
         """The dream cannot go on."""
 
 
@@ -89,7 +79,6 @@ class Dreaming:
         self._scrubbing: bool | None = None
         self._newest: View | None = None
         self._held = False
-        self._fanning: asyncio.Task[None] | None = None
         self._film: list[Seen] = []
         self._twin = False
         session.listeners.append(self._filmed)
@@ -122,17 +111,19 @@ class Dreaming:
 
     def end(self) -> None:
         """For good."""
-        if self._fanning is not None:
-            self._fanning.cancel()
         self.host.remove(self.session)
 
     def do(self, message: say.Message) -> None:
         """Carries out what the page wants, when the thread comes to it."""
-        if isinstance(message, say.Plain) and message.t == "fork":
-            if self._fanning is None or self._fanning.done():
-                self._fanning = asyncio.create_task(self._fan())
-            return
-        self._call(lambda: self._do(message))
+        def run() -> None:
+            try:
+                self._do(message)
+            except ValueError as error:
+                self._tell("note", text=str(error))
+            except Exception as error:
+                self._failed(error)
+
+        self.host.call(run)
 
     async def opened(self) -> dict[str, Any]:
         """What a page must know of this dream."""
@@ -173,27 +164,13 @@ class Dreaming:
         shot = Shot(view, self.session.timeline.last, echo, self._screen)
         self._loop.call_soon_threadsafe(self.audience.show, shot)
 
-    def _failed(self, error: BaseException) -> None:
+    def _failed(self, error: Exception) -> None:
+        self.host.remove(self.session)
         LOG.error("a dream of %s failed", self.loaded.name, exc_info=error)
         self._loop.call_soon_threadsafe(self.audience.failed, error)
 
     def _tell(self, t: str, **fields: Any) -> None:
         self._loop.call_soon_threadsafe(lambda: self.audience.tell(t, **fields))
-
-    def _call(self, job: Callable[[], Any]) -> Future[Any]:
-        def run() -> Any:
-            try:
-                result = job()
-            except ValueError as error:
-                self._tell("note", text=str(error))
-            except Exception as error:
-                self._failed(error)
-            else:
-                self._seen(self.session.view)
-                return result
-            return None
-
-        return self.host.call(run)
 
     def _do(self, m: say.Message) -> None:
         s = self.session
@@ -263,8 +240,8 @@ class Dreaming:
         s = self.session
         acts: dict[str, Callable[[], Any]] = {
             "blur": s.controls.release_all, "step": s.step_once, "sleep": s.fall_asleep, "wake": s.wake_up,
-            "resync": s.resync, "unpaint": s.paint_undo, "unfork": self._unfork, "denoise": self._denoise,
-            "link": self._link}
+            "resync": s.resync, "unpaint": s.paint_undo, "fork": self._fork, "unfork": self._unfork,
+            "denoise": self._denoise, "link": self._link}
         if t in acts:
             acts[t]()
 
@@ -288,18 +265,22 @@ class Dreaming:
             self.session.close_fan()
             self.session.paused = False
 
-    async def _fan(self) -> None:
-        """Grows all futures a step at a time, so that others dream on in between."""
-        fan = await asyncio.wrap_future(self._call(self.session.open_fan))
-        while fan is not None and not fan.done:
+    def _fork(self) -> None:
+        fan = self.session.open_fan()
+        self._loop.call_soon_threadsafe(self._wait_for, fan)
+
+    def _wait_for(self, fan: Fan) -> None:
+        """The host grows a fan a step at a time, between others' steps; when it is full grown it is shown."""
+        if fan is not self.session.fan:
+            return
+        if not fan.done:
             self.audience.tell("note", text=f"dreaming all futures: {len(fan.steps)} of {fan.length} steps")
-            fan = await asyncio.wrap_future(self._call(self.session.grow_fan))
-        if fan is not None:
-            a, t, h, w, c = fan.frames.shape
-            sheet = fan.frames.transpose(0, 2, 1, 3, 4).reshape(a * h, t * w, c)
-            self.audience.tell("note", text="")
-            self.audience.sheet({"what": "fan", "actions": fan.action_names, "steps": t, "width": w, "height": h,
-                                 "seconds": 1, "totals": fan.rewards.sum(1).tolist()}, sheet)
+            self._loop.call_later(LOOK_AGAIN, self._wait_for, fan)
+            return
+        a, t, h, w, c = fan.frames.shape
+        fields = {"what": "fan", "actions": fan.action_names, "steps": t, "width": w, "height": h, "seconds": 1}
+        self.audience.tell("note", text="")
+        self.audience.sheet(fields, fan.frames.transpose(0, 2, 1, 3, 4).reshape(a * h, t * w, c))
 
     def _denoise(self) -> None:
         s = self.session

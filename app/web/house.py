@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from app.session.host import Host
 from app.session.look import STEPS_A_SECOND
 from app.session.tape import Tape
 from app.web import protocol as say
@@ -20,13 +21,13 @@ from app.web.again import proven, ready_at
 from app.web.blind import Blind
 from app.web.datasets import datasets_of, play_of
 from app.web.dreaming import Dreaming
-from app.web.hosting import Host
 from app.web.jobs import Jobs
 from app.web.lobby import GOODBYE, Bounds, Lobby, Player
 from app.web.samples import Samples
-from app.web.shelf import Shelf
+from app.web.shelf import Quicken, Shelf
 from app.web.shot import Shot
 from app.web.tapes import Seen, Tapes, TapesError
+from diamond_core.world.accelerate import accelerate
 
 SWEEP = 2.0
 """Seconds between two looks for those who are gone."""
@@ -45,6 +46,8 @@ class Settings:
     checkpoints: Path = Path("checkpoints")
     """Where imported checkpoints go."""
     device: str = "auto"
+    quicken: Quicken = accelerate
+    """What looks for a faster engine for a world that was loaded."""
     bounds: Bounds = field(default_factory=Bounds)
     access: Access = field(default_factory=Access)
 
@@ -86,7 +89,7 @@ class Audience:
         self._writing.add(task)
         task.add_done_callback(self._writing.discard)
 
-    def failed(self, error: BaseException) -> None:
+    def failed(self, error: Exception) -> None:
         """This dream is over; nobody else's is."""
         page = self._player.page
         self._lobby.leave(self._player)
@@ -99,7 +102,7 @@ class House:
 
     def __init__(self, settings: Settings, now: Callable[[], float] = time.monotonic) -> None:
         self.settings, self.now = settings, now
-        self.shelf = Shelf(settings.runs, settings.device)
+        self.shelf = Shelf(settings.runs, settings.device, quicken=settings.quicken)
         self.jobs = Jobs(settings.runs)
         self.samples = Samples(settings.device)
         self.tapes = Tapes(settings.tapes)
@@ -117,7 +120,7 @@ class House:
     def host(self) -> Host:
         """The thread that dreams; it begins with the first dream."""
         if self._host is None:
-            self._host = Host()
+            self._host = Host().start()
         return self._host
 
     async def open(self) -> None:

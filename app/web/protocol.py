@@ -19,6 +19,8 @@ import numpy as np
 from PIL import Image
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
+from app.session.look import STEPS_A_SECOND
+
 MAX_MESSAGE = 16 * 1024
 """Bytes of one message from a page; the longest honest one is a link's actions."""
 MAX_ACTIONS = 8192
@@ -42,6 +44,7 @@ class Message(BaseModel):
 Name = Annotated[str, Field(min_length=1, max_length=80, pattern=r"^[\w .:@+-]+$")]
 Secret = Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[\w-]+$")]
 Key = Annotated[str, Field(pattern=r"^[a-z0-9]{1,12}$")]
+Seed = Annotated[int, Field(ge=0, le=2**24 - 1)]
 Count = Annotated[int, Field(ge=0, le=2**31 - 1)]
 
 
@@ -58,7 +61,7 @@ class Open(Message):
 
     t: Literal["open"]
     game: Name
-    seed: Count = 0
+    seed: Seed = 0
     actions: Annotated[str, Field(max_length=MAX_ACTIONS, pattern=r"^[0-9a-z]*$")] = ""
     tape: Secret | None = None
     at: Count = 0
@@ -138,7 +141,7 @@ class Reset(Message):
     """A new dream; without a seed, of another start."""
 
     t: Literal["reset"]
-    seed: Count | None = None
+    seed: Seed | None = None
 
 
 class Rewind(Message):
@@ -164,7 +167,7 @@ class SetKnobs(Message):
     order: Literal[1, 2] | None = None
     churn: Annotated[float, Field(ge=0, le=50)] | None = None
     temperature: Annotated[float, Field(ge=0, le=2)] | None = None
-    seed: Count | None = None
+    seed: Seed | None = None
 
 
 class Wanted(Message):
@@ -248,6 +251,15 @@ def png(image: np.ndarray, level: int = 3) -> bytes:
     """(h, w, 3) uint8 as PNG, every pixel as it is."""
     file = io.BytesIO()
     Image.fromarray(np.ascontiguousarray(image)).save(file, "PNG", compress_level=level)
+    return file.getvalue()
+
+
+def webp(frames: Sequence[np.ndarray]) -> bytes:
+    """Images (h, w, 3) as a film that plays over and over, every pixel as it is."""
+    first, *rest = (Image.fromarray(frame) for frame in frames)
+    file = io.BytesIO()
+    first.save(file, "WEBP", save_all=True, append_images=rest, duration=round(1000 / STEPS_A_SECOND), loop=0,
+               lossless=True, method=2)
     return file.getvalue()
 
 

@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from app.session.twin import rgb
 from app.web.protocol import png
-from app.web.shelf import rgb
 from diamond_core.config import RuntimeConfig
 from diamond_core.evaluation.open_loop import replay_actions
 from diamond_core.replay.episode import Episode, EpisodeError
@@ -71,7 +71,7 @@ def rollout(run: Run, moment: Path, device: str) -> tuple[list[np.ndarray], list
     start = (len(episode) - k - max(STEPS)) // 2
     played = replay_actions(world, collate([(episode, start)], k + max(STEPS)), seed=0)
     at = torch.tensor(STEPS) - 1
-    truth, dream = ([rgb(frame.numpy()) for frame in frames[0, at]] for frames in (played.truth, played.dream))
+    truth, dream = ([rgb(frame) for frame in frames[0, at]] for frames in (played.truth, played.dream))
     return truth, dream
 
 

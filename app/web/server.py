@@ -3,25 +3,21 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
+
+from fastapi import FastAPI, HTTPException, Request, Response, WebSocket
+from fastapi.responses import FileResponse, HTMLResponse, RedirectResponse
+from fastapi.staticfiles import StaticFiles
 
 from app.session import look
 from app.web.access import Gate, login_page, set_cookie
 from app.web.house import House
 from app.web.recorded import add_blind, add_tapes
-from app.web.shelf import Unknown, poster
+from app.web.shelf import Unknown, film, poster
 from app.web.socket import Connection
 from diamond_core.training.checkpoint import CheckpointError, read_card
-
-try:
-    from fastapi import FastAPI, HTTPException, Request, Response, WebSocket
-    from fastapi.responses import FileResponse, HTMLResponse, RedirectResponse
-    from fastapi.staticfiles import StaticFiles
-except ImportError as error:
-    raise ImportError(f"the page needs more packages ({error.name} is missing): pip install 'diamond-playground[web]'"
-                      ) from error
 
 STATIC = Path(__file__).parent / "static"
 MAX_LOGIN = 1024
@@ -88,16 +84,24 @@ def add_play(app: FastAPI, house: House) -> None:
     @app.get("/api/games")
     def games() -> list[dict[str, Any]]:
         return [{"name": o.name, "title": o.title, "line": o.line, "level": o.level,
-                 "poster": f"api/poster/{o.name}.png", "moving": None} for o in house.shelf.offers()]
+                 "poster": f"api/poster/{o.name}.png", "moving": f"api/film/{o.name}.webp"}
+                for o in house.shelf.offers()]
 
-    @app.get("/api/poster/{name}.png")
-    def picture(name: str, request: Request) -> Response:
+    def pictured(name: str, request: Request, draw: Callable[[Path, str], bytes], kind: str) -> Response:
         try:
             path = house.shelf.path_of(name, request.scope["role"] == "owner")
-            data = poster(path, read_card(path).sha256)
+            data = draw(path, read_card(path).sha256)
         except (Unknown, CheckpointError) as error:
             raise HTTPException(404, str(error)) from None
-        return Response(data, media_type="image/png", headers={"cache-control": "max-age=300"})
+        return Response(data, media_type=kind, headers={"cache-control": "max-age=300"})
+
+    @app.get("/api/poster/{name}.png")
+    def still(name: str, request: Request) -> Response:
+        return pictured(name, request, poster, "image/png")
+
+    @app.get("/api/film/{name}.webp")
+    def moving(name: str, request: Request) -> Response:
+        return pictured(name, request, film, "image/webp")
 
     @app.websocket("/ws")
     async def socket(websocket: WebSocket) -> None:

@@ -5,19 +5,18 @@ A request names a dream; it never holds a path. Names are looked up in what was 
 
 from __future__ import annotations
 
-import io
 import json
 import re
 import threading
 from collections import OrderedDict
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from PIL import Image
-
+from app.session.library import entry
+from app.web.protocol import png, webp
 from diamond_core.config import RuntimeConfig
 from diamond_core.training.agent import Agent
 from diamond_core.training.checkpoint import (
@@ -27,7 +26,6 @@ from diamond_core.training.checkpoint import (
     CheckpointError,
     load_checkpoint,
     read_card,
-    read_weights,
 )
 from diamond_core.training.library import installed
 from diamond_core.training.progress import clock
@@ -38,6 +36,9 @@ from diamond_core.world.dream import World
 MOMENT = re.compile(r"(.+)@(\d+)")
 GOOD, FAIR = 60, 15
 """Steps for which a dream beats a frame that stands still: a good one, a fair one."""
+
+
+Quicken = Callable[[World, tuple[int, int, int]], object]
 
 
 class Unknown(ValueError):
@@ -77,8 +78,9 @@ class Offer:
 class Shelf:
     """Finds, loads and keeps a few dreams at a time."""
 
-    def __init__(self, runs: Path, device: str = "auto", keep: int = 3) -> None:
-        self.runs, self.device, self.keep = runs, device, keep
+    def __init__(self, runs: Path, device: str = "auto", keep: int = 3, quicken: Quicken = accelerate) -> None:
+        """`quicken` is given every world that was loaded, to look for a faster engine beside play."""
+        self.runs, self.device, self.keep, self.quicken = runs, device, keep, quicken
         self._loaded: OrderedDict[tuple[str, str], Loaded] = OrderedDict()
         self._lock = threading.Lock()
 
@@ -134,7 +136,7 @@ class Shelf:
                 if agent.starts is None:
                     raise CheckpointError(f"{name} carries no starting frames to dream from")
                 world = agent.world(runtime=runtime)
-                accelerate(world, agent.config.frame_shape)
+                self.quicken(world, agent.config.frame_shape)
                 self._loaded[key] = Loaded(name, title_of(name, card.game), agent, world, card.sha256)
                 while len(self._loaded) > self.keep:
                     # whoever is dreaming in it holds on to it
@@ -196,13 +198,11 @@ def title_of(name: str, game: str) -> str:
 
 @lru_cache(maxsize=64)
 def poster(path: Path, sha256: str) -> bytes:
-    """The newest frame of a checkpoint's first start, as PNG; the hash tells a changed checkpoint from the old one."""
-    file = io.BytesIO()
-    Image.fromarray(rgb(read_weights(path / STARTS)["frames"][0, -1].numpy())).save(file, "PNG")
-    return file.getvalue()
+    """A checkpoint's picture as PNG; the hash tells a changed checkpoint from the old one."""
+    return png(entry(path.name, path).poster)
 
 
-def rgb(frame: np.ndarray) -> np.ndarray:
-    """(c, h, w) uint8, grey or colour -> (h, w, 3)."""
-    image = np.moveaxis(frame, 0, -1)
-    return np.ascontiguousarray(np.broadcast_to(image, (*image.shape[:2], 3)))
+@lru_cache(maxsize=64)
+def film(path: Path, sha256: str) -> bytes:
+    """A checkpoint's moving picture as WebP."""
+    return webp(entry(path.name, path).frames)

@@ -15,6 +15,7 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -157,10 +158,14 @@ class Tapes:
     def _render(self, recording: Recording, path: Path) -> None:
         """Makes a film of the frames that were seen."""
         beside: Beside | None = None
-        with VideoWriter(path, scale=1 if recording.twin else SCALE) as video:
-            for first, second in read_frames(self._path(recording.id, "frames")):
+        frames = read_frames(self._path(recording.id, "frames"))
+        head = next(frames)
+        # small pictures are enlarged until they are as large as an Atari game's
+        scale = max(1, 64 * SCALE // max(head[0].shape[:2]))
+        with VideoWriter(path, scale=1 if recording.twin else scale) as video:
+            for first, second in chain([head], frames):
                 if recording.twin:
-                    beside = beside or Beside(first.shape[0], first.shape[1], SCALE)
+                    beside = beside or Beside(first.shape[0], first.shape[1], scale)
                     first = beside(first, first * 0 if second is None else second)
                 video.add(first)
         if path.suffix == ".mp4":

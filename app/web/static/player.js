@@ -46,7 +46,7 @@ class DreamPlayer extends HTMLElement {
 
   /** Into a dream: { game, seed, actions, tape, at }. */
   open(dream) {
-    this.dream = { seed: Math.floor(Math.random() * 2 ** 31), ...dream };
+    this.dream = { seed: Math.floor(Math.random() * 2 ** 24), ...dream };
     this.state("play");
     this.veil("Finding a place to sleep", { moves: true });
     if (this.link && !this.link.closed) this.link.send("open", this.dream);

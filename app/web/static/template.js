@@ -87,7 +87,7 @@ export const DRAWER = `
   <section><h4>Time</h4>
     ${slider("speed", "speed", 0.25, 2, 0.25)}
     <div class="row"><button type="button" data-do="reset">New dream</button><label>start <input name="seed" type="number"
-      min="0" max="2147483647" step="1" inputmode="numeric"></label></div></section>
+      min="0" max="16777215" step="1" inputmode="numeric"></label></div></section>
   <section data-needs="reality"><h4>Reality</h4>
     ${slider("resync", "fall asleep anew every", 0, 300, 15)}
     <div class="row"><button type="button" data-do="resync">Fall asleep from here</button></div>

@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     from app.web.house import House
 
 PRESET_WORDS = [("tiny: a first look, a minute or more", "tiny"),
-                ("playground: worth playing, an hour or more", "playground"), ("paper: the paper's numbers, days", "paper")]
+                ("playground: worth playing, an hour or more", "playground"),
+                ("paper: the paper's numbers, days", "paper")]
 NEW_PLAY, OWN_PLAY = "collect new play", "my recorded play"
 EVERY = 2.0
 """Seconds between two looks at a run."""
@@ -78,7 +79,7 @@ def build(house: House) -> gr.Timer:
 
 
 NOTHING = '<p class="none">No training yet. Choose a game on the left; <b>toy</b> with <b>tiny</b> takes a minute.</p>'
-CONFIRM = """(run) => { if (!confirm(`Delete ${run}, its moments and its data?`)) throw new Error("kept"); return run; }"""
+CONFIRM = "(run) => { if (!confirm(`Delete ${run}, its moments and its data?`)) throw new Error('kept'); return run; }"
 
 
 def sources(house: House, game: str) -> list[tuple[str, str]]:

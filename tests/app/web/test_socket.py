@@ -1,0 +1,368 @@
+"""Play over a real websocket on a small dream: everything that a page can want, and what it sees of it."""
+
+from __future__ import annotations
+
+import io
+import time
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from websockets.exceptions import ConnectionClosed
+
+from app.web.dreaming import DIGITS
+from app.web.lobby import IDLE, REPLACED
+from tests.app.web.conftest import NAMES, Server
+
+
+def pixels(png: bytes) -> np.ndarray:
+    return np.asarray(Image.open(io.BytesIO(png)))
+
+
+def test_a_page_plays(server: Server):
+    with server.page() as page:
+        opened = page.open(seed=3)
+        assert opened["actions"] == NAMES and opened["title"] == "Small" and not opened["reality"]
+        assert opened["directions"] == ["up", "down", "left", "right"] and opened["marks"][0][0] == 0
+        first = page.view()
+        assert first["pictures"] == ["dream"] and pixels(page.views[-1][1][0]).shape == (16, 16, 3)
+        assert page.view(lambda v: v["moment"] >= first["moment"] + 3)["age"] >= 3
+
+
+def test_the_pixels_on_the_page_are_those_that_were_dreamt(server: Server):
+    with server.page() as page:
+        page.open(seed=5)
+        page.view(lambda v: v["moment"] >= 2)
+        page.send("pause", on=True)
+        paused = page.view(lambda v: v["paused"])
+        session = server.house.lobby.players[0].dreaming.session
+        assert session.timeline.cursor == paused["moment"] and session.view.frame.any()
+        np.testing.assert_array_equal(pixels(page.views[-1][1][0]), session.view.frame)
+
+
+def test_a_key_is_in_the_next_frame_and_comes_back_with_its_number(server: Server):
+    with server.page() as page:
+        page.open()
+        page.view()
+        page.send("press", key="right", n=41)
+        view = page.view(lambda v: v["echo"] is not None)
+        assert view["echo"] == 41 and view["name"] == "RIGHT"
+        assert page.view(lambda v: v["moment"] > view["moment"])["name"] == "RIGHT"
+        page.send("release", key="right")
+        assert page.view(lambda v: v["name"] == "NOOP")
+
+
+def test_a_tap_shorter_than_a_step_is_not_lost(server: Server):
+    with server.page() as page:
+        page.open()
+        page.view()
+        page.send("press", key="left", n=1)
+        page.send("release", key="left")
+        assert page.view(lambda v: v["name"] == "LEFT", timeout=2)
+
+
+def test_time_obeys(server: Server):
+    with server.page() as page:
+        page.open()
+        page.view(lambda v: v["moment"] >= 6)
+        page.send("pause", on=True)
+        paused = page.view(lambda v: v["paused"])
+        page.send("step")
+        assert page.view(lambda v: v["moment"] > paused["moment"])["moment"] == paused["moment"] + 1
+        page.send("rewind", moment=2, done=False)
+        back = page.view(lambda v: v["moment"] == 2)
+        assert back["last"] == paused["moment"] + 1 and back["paused"]
+        page.send("rewind", moment=3, done=True)
+        assert page.view(lambda v: v["moment"] == 3)["paused"]
+        page.send("pause", on=False)
+        on = page.view(lambda v: v["moment"] > 3)
+        assert on["last"] == on["moment"]
+
+
+def test_the_same_dream_after_going_back(server: Server):
+    """A dream is a value: the same action from the same moment leads to the same pixels."""
+    with server.page() as page:
+        page.open()
+        page.send("pause", on=True)
+        page.view(lambda v: v["paused"])
+        seen = []
+        for _ in range(2):
+            page.send("rewind", moment=0)
+            page.view(lambda v: v["moment"] == 0)
+            for i in range(3):
+                page.send("step")
+                page.view(lambda v, i=i: v["moment"] == i + 1)
+            seen.append(pixels(page.views[-1][1][0]))
+        np.testing.assert_array_equal(*seen)
+
+
+def test_who_plays(server: Server):
+    with server.page() as page:
+        page.open()
+        page.send("who", who="random")
+        page.view(lambda v: v["who"] == "random" and v["name"] != "NOOP", timeout=20)
+        page.send("mind", on=True)
+        page.send("who", who="agent")
+        view = page.view(lambda v: v["who"] == "agent" and v["p"] is not None)
+        assert len(view["p"]) == 3 and abs(sum(view["p"]) - 1) < 0.01
+
+
+def test_all_futures_at_once(server: Server):
+    with server.page() as page:
+        page.open()
+        page.view()
+        page.send("fork")
+        deadline = time.monotonic() + 20
+        while not page.sheets and time.monotonic() < deadline:
+            page.take()
+        fields, (image,) = page.sheets[-1]
+        assert fields["what"] == "fan" and fields["actions"] == NAMES
+        assert pixels(image).shape == (3 * 16, fields["steps"] * 16, 3)
+        moment = page.views[-1][0]["moment"]
+        page.send("branch", action=2)
+        view = page.view(lambda v: v["moment"] >= moment + fields["steps"])
+        assert not view["paused"] or page.view(lambda v: not v["paused"])
+        at = [i for i, (v, _) in enumerate(page.views) if v["moment"] == moment + fields["steps"]]
+        if at:
+            last = pixels(image)[2 * 16:3 * 16, -16:]
+            np.testing.assert_array_equal(pixels(page.views[at[0]][1][0]), last)
+
+
+def test_a_frame_appears_out_of_noise(server: Server):
+    with server.page() as page:
+        page.open()
+        page.view(lambda v: v["moment"] > 2)
+        page.send("denoise")
+        while not page.sheets:
+            page.take()
+        fields, (image,) = page.sheets[-1]
+        assert fields["what"] == "denoising" and pixels(image).shape == (16, 16 * len(fields["sigmas"]), 3)
+        assert fields["sigmas"][-1] is None and fields["sigmas"][0] > fields["sigmas"][1]
+        frame = pixels(page.views[-1][1][0])
+        np.testing.assert_array_equal(pixels(image)[:, -16:], frame)
+
+
+def test_knobs_and_paint(server: Server):
+    with server.page() as page:
+        page.open()
+        page.view()
+        page.send("knobs", steps=1, order=2, churn=0.5, temperature=0.9)
+        assert page.view(lambda v: v["steps"] == 1)
+        page.send("paint", x=3, y=4, radius=0, rgb=[255, 0, 9])
+        page.view(lambda v: v["paused"])
+        assert pixels(page.views[-1][1][0])[4, 3].tolist() == [255, 0, 9]
+        page.send("unpaint")
+        page.view(lambda v: True)
+        assert pixels(page.views[-1][1][0])[4, 3].tolist() != [255, 0, 9]
+        page.send("paint", x=1000, y=4, radius=0, rgb=[255, 0, 9])
+        page.send("reset", seed=1)
+        assert page.view(lambda v: v["age"] == 0)
+
+
+def test_what_cannot_be_is_said_and_nothing_breaks(server: Server):
+    with server.page() as page:
+        page.open()
+        for wish in ("wake", "sleep", "resync"):
+            page.send(wish)
+        page.send("show", view="twin")
+        assert "reality" in page.view(lambda v: "reality" in v["note"])["note"]
+        page.send("branch", action=1)
+        assert "fan" in page.until("note")["text"]
+
+
+def test_a_link_tells_the_same_dream(server: Server):
+    with server.page() as page:
+        page.open(seed=9)
+        for n, key in enumerate(("left", "right", "left")):
+            page.send("press", key=key, n=n)
+            page.view(lambda v, n=n: v["echo"] == n)
+            page.send("release", key=key)
+        page.send("pause", on=True)
+        view = page.view(lambda v: v["paused"])
+        page.send("rewind", moment=view["moment"])
+        picture = pixels(page.views[-1][1][0])
+        page.send("link")
+        query = page.until("link")["query"]
+        assert len(query["actions"]) == view["moment"] and query["seed"] == "9"
+    with server.page() as other:
+        other.open(query["game"], seed=int(query["seed"]), actions=query["actions"])
+        other.view(lambda v: v["moment"] == view["moment"], timeout=20)
+        np.testing.assert_array_equal(pixels(other.views[-1][1][0]), picture)
+
+
+def test_a_link_of_another_game_is_refused(server: Server):
+    with server.page() as page:
+        page.send("join")
+        page.send("open", game="small", actions=DIGITS[-1])
+        with pytest.raises(ConnectionClosed) as closed:
+            for _ in range(9):
+                page.take()
+        assert "cut or changed" in closed.value.rcvd.reason
+
+
+def test_who_comes_back_within_the_grace_goes_on_in_the_same_dream(server: Server):
+    with server.page() as page:
+        opened = page.open(seed=2)
+        moment = page.view(lambda v: v["moment"] > 4)["moment"]
+    time.sleep(0.4)
+    with server.page() as page:
+        page.send("join", resume=opened["secret"])
+        again = page.until("opened")
+        # nobody dreamt on meanwhile: a step or two may have been under way
+        assert again["seed"] == 2 and moment <= again["moment"] <= moment + 3
+        assert page.view(lambda v: v["moment"] > again["moment"])
+
+
+def test_after_the_grace_the_dream_is_gone(crowded: Server):
+    with crowded.page() as page:
+        opened = page.open()
+    until = time.monotonic() + 10
+    while crowded.house.lobby.players and time.monotonic() < until:
+        time.sleep(0.05)
+    with crowded.page() as page:
+        page.send("join", resume=opened["secret"])
+        assert page.until("hello")
+    assert crowded.house.host.sessions == []
+
+
+def test_a_dream_opened_twice_belongs_to_the_newer_page(server: Server):
+    with server.page() as page, server.page() as other:
+        opened = page.open()
+        other.send("join", resume=opened["secret"])
+        other.until("opened")
+        with pytest.raises(ConnectionClosed) as closed:
+            while True:
+                page.take(5)
+        assert closed.value.rcvd.code == REPLACED
+
+
+def test_a_queue_and_its_end(crowded: Server):
+    with crowded.page() as a, crowded.page() as b, crowded.page() as c, crowded.page() as d, crowded.page() as e:
+        a.open()
+        b.open()
+        for page, position in ((c, 1), (d, 2)):
+            page.send("join")
+            page.send("open", game="small")
+            assert page.until("queue")["position"] == position
+        e.send("join")
+        e.send("open", game="small")
+        with pytest.raises(ConnectionClosed) as closed:
+            while True:
+                e.take(5)
+        assert "full" in closed.value.rcvd.reason
+        a.send("leave")
+        assert c.until("opened")
+        assert d.until("queue")["position"] == 1
+
+
+def test_spectators_see_and_cannot_touch(crowded: Server):
+    with crowded.page() as page, crowded.page() as watcher, crowded.page() as late:
+        opened = page.open()
+        page.view()
+        watcher.send("join", watch=opened["watch"])
+        shown = watcher.until("opened")
+        assert shown["watching"] and "secret" not in shown and "watch" not in shown
+        watcher.view()
+        watcher.send("press", key="right", n=1)
+        watcher.send("pause", on=True)
+        watcher.send("open", game="small")
+        for _ in range(5):
+            assert watcher.view()["name"] == "NOOP"
+        late.send("join", watch=opened["watch"])
+        with pytest.raises(ConnectionClosed):
+            late.take(5)
+        page.send("leave")
+        with pytest.raises(ConnectionClosed) as closed:
+            while True:
+                watcher.take(5)
+        assert "over" in closed.value.rcvd.reason
+
+
+def test_sessions_never_see_each_other(server: Server):
+    """Two with the same seed and other keys dream different things; one with the same keys dreams the same."""
+    with server.page() as one, server.page() as two:
+        assert one.open(seed=1)["secret"] != two.open(seed=1)["secret"]
+        for page in (one, two):
+            page.send("pause", on=True)
+            page.view(lambda v: v["paused"])
+            page.send("rewind", moment=0)
+            page.view(lambda v: v["moment"] == 0)
+        np.testing.assert_array_equal(pixels(one.views[-1][1][0]), pixels(two.views[-1][1][0]))
+        one.send("press", key="right", n=1)
+        for page in (one, two):
+            page.send("step")
+            page.view(lambda v: v["moment"] == 1)
+        assert (one.views[-1][0]["name"], two.views[-1][0]["name"]) == ("RIGHT", "NOOP")
+        assert not np.array_equal(pixels(one.views[-1][1][0]), pixels(two.views[-1][1][0]))
+
+
+def test_a_slow_reader_gets_the_newest_picture_and_all_marks(server: Server):
+    with server.page() as page:
+        page.acknowledges = False
+        page.open()
+        while len(page.views) < 6:
+            page.take()
+        seen = page.views[-1][0]["moment"]
+        time.sleep(1)
+        # nothing more was sent than may be under way
+        with pytest.raises(TimeoutError):
+            page.take(0.2)
+        page.send("got", seq=page.views[-1][0]["seq"])
+        newest = page.view()
+        assert newest["moment"] >= seen + 8
+        moments = [mark[0] for mark in newest["marks"]]
+        assert moments == list(range(seen + 1, newest["moment"] + 1))
+
+
+def test_who_sleeps_at_the_keys_is_told(home, shelf):
+    from dataclasses import replace
+
+    from app.web.lobby import Bounds
+    with Server(replace(home, bounds=Bounds(idle=0.3))) as server, server.page() as page:
+        page.open()
+        with pytest.raises(ConnectionClosed) as closed:
+            while True:
+                page.take(8)
+        assert closed.value.rcvd.code == IDLE
+
+
+def test_eight_players_share_the_model_fairly(server: Server):
+    pages = [server.page() for _ in range(8)]
+    try:
+        for i, page in enumerate(pages):
+            page.open(seed=i)
+        counts = []
+        began = time.monotonic()
+        while time.monotonic() - began < 2:
+            for page in pages:
+                page.take()
+        for page in pages:
+            counts.append(page.views[-1][0]["moment"])
+        assert max(counts) - min(counts) <= 0.3 * max(counts) + 8
+    finally:
+        for page in pages:
+            page.close()
+
+
+def test_an_error_in_one_dream_is_its_own(server: Server, monkeypatch):
+    with server.page() as good, server.page() as bad:
+        good.open()
+        bad.open()
+        session = next(p for p in server.house.lobby.players if p.page is not None and p is not
+                       server.house.lobby.players[0]).dreaming.session
+
+        def broken(*_):
+            raise RuntimeError("a bug")
+
+        monkeypatch.setattr(session, "answer", broken)
+        with pytest.raises(ConnectionClosed) as closed:
+            while True:
+                bad.take(5)
+        assert "RuntimeError" in closed.value.rcvd.reason
+        moment = good.view()["moment"]
+        assert good.view(lambda v: v["moment"] > moment + 3)
+
+
+def test_torch_is_kept_to_one_thread_here():
+    assert torch.get_num_threads() == 1
