@@ -11,16 +11,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from app.desktop.knobs import Settings
+from app.desktop.orders import record
+from app.desktop.ribbon import Ribbon
 from app.desktop.strip import Marks
 from app.desktop.worker import Worker
 from app.session.controls import Controls
 
 if TYPE_CHECKING:
     from app.session.session import Session
-    from app.session.view import Facts, View
+    from app.session.view import View
 
-REMEMBERED = 150
-"""Newest values of the agent that its curve shows."""
 SLEEP = 0.03
 """Seconds between two looks at a paused session whose emulator is still on its way."""
 SELDOM = 5
@@ -100,6 +100,7 @@ class Game:
         self._session: Session | None = None
         self._denoising: tuple[np.ndarray, ...] = ()
         self._watched = -SELDOM
+        self._ribbon = Ribbon()
         self._closed = False
         worker.ask(f"Loading {title}", lambda: self._begin(load))
 
@@ -124,10 +125,13 @@ class Game:
         """Stops stepping; the session is forgotten as soon as the worker is free."""
         self._closed = True
         self.worker.beat_with(None)
-        self.worker.ask("Closing", self._forget)
+        self.worker.ask("Closing", self._forget, must=True)
 
     def _forget(self) -> None:
-        self._session = None
+        session, self._session = self._session, None
+        if session is not None and session.recorder is not None:
+            # nobody stopped the tape, and nobody wants to lose it
+            record(session)
 
     def ask(self, words: str, job: Callable[[Session], Any], key: str = "") -> None:
         """Something to do with the session; what it changed is published at once."""
@@ -175,11 +179,9 @@ class Game:
         session = self._session
         if session is None:
             return
-        facts = session.timeline.facts()
-        values = tuple(f.value for f in facts[-REMEMBERED:] if f.value is not None)
-        self.newest = Snapshot(session.view, marks_of(facts, session.view.moment - session.timeline.first),
-                               session.timeline.first, settings_of(session), values, futures_of(session),
-                               self._denoising, perf_counter())
+        marks = self._ribbon.of(session.timeline)
+        self.newest = Snapshot(session.view, marks, session.timeline.first, settings_of(session),
+                               self._ribbon.values(), futures_of(session), self._denoising, perf_counter())
         self.worker.wake()
         self._watch(session)
 
@@ -193,18 +195,6 @@ class Game:
         self._watched, self._denoising = moment, tuple(session.denoising())
         self.newest = replace(self.newest, denoising=self._denoising)
         self.worker.wake()
-
-
-def marks_of(facts: list[Facts], at: int) -> Marks:
-    """The strip's numbers, of all moments that are remembered."""
-    n = len(facts)
-    lived = np.fromiter((f.lived for f in facts), bool, n)
-    rewards = np.fromiter((f.reality_reward if f.lived else f.reward for f in facts), np.float32, n)
-    apart = np.fromiter((np.nan if f.divergence is None else f.divergence for f in facts), np.float32, n)
-    ends = np.fromiter((f.end for f in facts), bool, n)
-    games = np.fromiter((f.game_number for f in facts), np.int64, n)
-    ends[:-1] |= games[1:] != games[:-1]
-    return Marks(rewards, ends, apart, at, lived)
 
 
 def settings_of(session: Session) -> Settings:

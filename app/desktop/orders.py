@@ -33,6 +33,11 @@ def named(folder: str, game: str, ending: str) -> Path:
     return place / f"{game.replace(':', '-')}-{datetime.now():%Y%m%d-%H%M%S}{ending}"
 
 
+def place(path: Path) -> str:
+    """Where a file is, in few words."""
+    return f"~/{path.relative_to(Path.home()).as_posix()}" if path.is_relative_to(Path.home()) else str(path)
+
+
 def pause(session: Session) -> None:
     """Time stands still, or goes on."""
     session.paused = not session.paused
@@ -78,7 +83,7 @@ def save(session: Session) -> None:
     """The dream of this instant, as a file."""
     path = named("dreams", session.game, ".safetensors")
     session.save(path)
-    session.say(f"saved: {path}")
+    session.say(f"saved: {place(path)}")
 
 
 def load(session: Session) -> None:
@@ -99,7 +104,7 @@ def record(session: Session) -> None:
 
     path = named("tapes", session.game, ENDING)
     save_tape(session.stop_tape(), path)
-    session.say(f"tape: {path}")
+    session.say(f"tape: {place(path)}")
 
 
 def open_futures(session: Session) -> None:

@@ -77,7 +77,7 @@ def denoising(pen: Pen, room: Rect, frames: Sequence[np.ndarray]) -> None:
     for i, image in enumerate(frames[:columns * max(1, room.height // (h * factor + line))]):
         x = left + i % columns * (w * factor + gap)
         y = room.top + i // columns * (h * factor + line)
-        pen.text(f"{i + 1} of {len(frames)}", (x, y + line // 2 - 1), MUTED, room=w * factor)
+        pen.text(f"guess {i + 1} of {len(frames)}", (x, y + line // 2 - 1), MUTED, room=w * factor)
         box = Rect(x, y + line, w * factor, h * factor)
         pen.picture(image, box)
         pen.frame(box, DREAM if i == len(frames) - 1 else LINE, 1)

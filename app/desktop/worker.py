@@ -32,6 +32,7 @@ class _Request:
     words: str
     job: Callable[[], None]
     key: str
+    must: bool
 
 
 class Worker:
@@ -55,12 +56,13 @@ class Worker:
         """Whether the thread still runs."""
         return self._thread.is_alive()
 
-    def ask(self, words: str, job: Callable[[], None], key: str = "") -> None:
-        """Leaves a request; `words` say what it is. Of several with the same key only the newest is done."""
+    def ask(self, words: str, job: Callable[[], None], key: str = "", *, must: bool = False) -> None:
+        """Leaves a request; `words` say what it is. Of several with the same key only the newest is done; one that
+        `must` be done is done even when the worker is being closed."""
         with self._changed:
             if key:
                 self._requests = [r for r in self._requests if r.key != key]
-            self._requests.append(_Request(words, job, key))
+            self._requests.append(_Request(words, job, key, must))
             self._changed.notify()
 
     def beat_with(self, beat: Callable[[], float | None] | None) -> None:
@@ -76,10 +78,10 @@ class Worker:
         self.wake()
 
     def close(self, patience: float = PATIENCE) -> None:
-        """Drops what is waiting, lets what is under way end, and joins the thread."""
+        """Drops what is waiting and need not be done, lets what is under way end, and joins the thread."""
         with self._changed:
             self._closing = True
-            self._requests.clear()
+            self._requests = [request for request in self._requests if request.must]
             self._changed.notify()
         self._thread.join(patience)
 
@@ -89,7 +91,7 @@ class Worker:
             with self._changed:
                 if not self._requests and not self._closing:
                     self._changed.wait(rest)
-                if self._closing:
+                if self._closing and not self._requests:
                     return
                 request = self._requests.pop(0) if self._requests else None
                 beat = self._beat

@@ -12,6 +12,7 @@ from pygame.event import Event
 
 from app.desktop import strip
 from app.desktop.game import SharedControls
+from app.desktop.ribbon import Ribbon
 from app.session.session import Session
 from diamond_core.envs import action_names
 from tests.app.desktop.conftest import Stage
@@ -157,6 +158,19 @@ def test_painting_picking_and_taking_back(stage):
     stage.until(lambda: not stage.view.paused, "for the dream to go on")
 
 
+def test_the_strip_remembers_what_happened(stage):
+    """Added step by step it is the same as counted anew."""
+    for key, letter in ((pygame.K_PERIOD, "."), (pygame.K_PERIOD, "."), (pygame.K_k, "k"), (pygame.K_PERIOD, "."),
+                        (pygame.K_k, "k"), (pygame.K_BACKSPACE, ""), (pygame.K_PERIOD, "."), (pygame.K_l, "l"),
+                        (pygame.K_COMMA, ","), (pygame.K_PERIOD, ".")):
+        stage.tap(key, letter)
+        marks, anew = stage.now.marks, Ribbon().of(stage.session.timeline)
+        for name in ("rewards", "ends", "divergence", "lived"):
+            assert np.array_equal(getattr(marks, name), getattr(anew, name), equal_nan=name == "divergence"), name
+    facts = stage.session.timeline.facts()
+    assert marks.lived.tolist() == [f.lived for f in facts] and marks.ends.sum() == 1 == facts[-1].game_number
+
+
 def test_who_plays_and_the_speed(stage):
     seen = []
     for _ in range(4):
@@ -279,6 +293,13 @@ def test_a_tape_is_recorded(stage, home):
     assert stage.view.recording == 3
     stage.tap(pygame.K_r, "r")
     assert stage.view.recording is None and len(list(home.rglob("*.tape"))) == 1
+
+
+def test_a_tape_that_runs_is_kept_when_the_window_is_closed(stage, home):
+    stage.tap(pygame.K_r, "r")
+    steps(stage, 2)
+    stage.player.close()
+    assert len(list(home.rglob("*.tape"))) == 1
 
 
 def test_escape_leads_back_to_the_games_and_the_session_is_let_go(stage):
