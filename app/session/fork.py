@@ -16,11 +16,12 @@ from diamond_core.world.dream import DreamState, DreamStep, World
 class Fan:
     """One dream's futures, each with one action held: row i holds action i. Grows a step at a time."""
 
-    def __init__(self, state: DreamState, action_names: Sequence[str], length: int, sampler: SamplerConfig) -> None:
+    def __init__(self, state: DreamState, action_names: Sequence[str], length: int, sampler: SamplerConfig, path: str
+                 ) -> None:
         self.action_names = list(action_names)
         self.length = length
         """Steps when it is full grown."""
-        self.sampler = sampler
+        self.sampler, self.path = sampler, path
         self.steps: list[DreamStep] = []
         self._state = DreamState.cat([state] * len(action_names))
         self._actions = torch.arange(len(action_names))

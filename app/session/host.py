@@ -110,8 +110,8 @@ class Host:
         return self._meter.rate
 
     def round(self) -> int:
-        """One turn: waiting calls, then a step of all who are due; returns how many those were. The thread does this
-        over and over; a test may do it by hand."""
+        """One turn: waiting calls, then a step of all who are due and of all open fans; returns how many those were.
+        The thread does this over and over; a test may do it by hand."""
         self._answer_calls()
         due = self._due()
         groups: dict[tuple[int, SamplerConfig], list[tuple[Guest, Ask]]] = {}
@@ -124,14 +124,17 @@ class Host:
         for members in groups.values():
             for first in range(0, len(members), LARGEST):
                 self._step(members[first:first + LARGEST])
-        for guest in list(self._guests.values()):
-            fan = guest.session.fan
-            if fan is not None and not fan.done:
-                self._guarded(guest, guest.session.grow_fan)
-                self._show(guest, guest.session.view)
         if groups:
             self._meter.note()
-        return len(due)
+        return len(due) + self._grow_fans()
+
+    def _grow_fans(self) -> int:
+        """One step of every open fan."""
+        growing = [guest for guest in self._guests.values() if guest.session.fan and not guest.session.fan.done]
+        for guest in growing:
+            self._guarded(guest, guest.session.grow_fan)
+            self._show(guest, guest.session.view)
+        return len(growing)
 
     def _due(self) -> list[Guest]:
         """Who is to be stepped now; who rests costs nothing. Half a beat early is near enough to join the others: from

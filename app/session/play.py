@@ -17,6 +17,7 @@ from app.session.clock import Clock, Meter, Pacer, RealClock
 from app.session.controls import Controls
 from app.session.fork import row_of
 from app.session.guide import Guide
+from app.session.recorder import Made
 from app.session.stage import SPOKEN, Stage
 from app.session.view import Ask, Show, View, Who
 from diamond_core.config import SamplerConfig
@@ -36,6 +37,8 @@ class Pending(NamedTuple):
     pressed: float | None
     """When the key that it carries went down."""
     sampler: SamplerConfig
+    path: str
+    """The engine that is to dream it; a faster one may take over between two steps."""
 
 
 class Play(Stage):
@@ -47,7 +50,7 @@ class Play(Stage):
         super().__init__(agent, world, game, seed, clock or RealClock(), reality)
         self.controls = controls or Controls(self.action_names, clock=self.clock)
         self.pacer = Pacer(self.clock)
-        self.who: Who = "you"
+        self._who: Who = "you"
         self._show: Show = "dream"
         self.listeners: list[Callable[[View], None]] = []
         """Told of every step."""
@@ -73,7 +76,7 @@ class Play(Stage):
             self._wait_for_next(single)
             return None
         action, pressed = self._decide()
-        self._pending = Pending(action, pressed, self.sampler)
+        self._pending = Pending(action, pressed, self.sampler, self.world.path)
         if self.awake:
             return None
         return Ask(self.dream, action, self._pending.sampler)
@@ -90,7 +93,7 @@ class Play(Stage):
         else:
             self._milliseconds = seconds * 1000
             self._budget.observe(pending.sampler.num_steps, seconds)
-            self._dreamt(row_of(step, 0), pending.action, pending.sampler, mates)
+            self._dreamt(row_of(step, 0), pending.action, Made(pending.sampler, pending.path, mates))
         self._meter.note()
         if self.guide is not None:
             frame = self._picture if step is not None else self._reality()
@@ -130,7 +133,7 @@ class Play(Stage):
         if lead.lived != self.awake:
             self.awake = lead.lived and self.real is not None
             self._show = "reality" if self.awake else "dream"
-        self._pending = Pending(lead.action, None, lead.sampler or self.sampler)
+        self._pending = Pending(lead.action, None, lead.sampler or self.sampler, self.world.path)
         return None if self.awake else Ask(self.dream, lead.action, self._pending.sampler)
 
     @property
@@ -176,6 +179,18 @@ class Play(Stage):
         else:
             self.reset()
 
+    @property
+    def who(self) -> Who:
+        """Who plays; may change at any moment."""
+        return self._who
+
+    @who.setter
+    def who(self, who: Who) -> None:
+        if who not in get_args(Who):
+            raise ValueError(f"who must be {', '.join(get_args(Who))}, got {who!r}")
+        self._who, self._active_at, self._helping = who, self.clock.now(), False
+        self._publish()
+
     # worlds
 
     @property
@@ -206,12 +221,14 @@ class Play(Stage):
         if self.real is None:
             self.say(f"there is no reality of {self.game or 'this world'} to wake up in: only Atari games have one")
         elif not self.awake:
-            if self.real.over:
+            was_over = self.real.over
+            if was_over:
                 self.reset()
             self.real.settle()
             self.awake, self._show = True, "reality"
             self._jump()
-            self.say("you are awake: this is where the same actions led")
+            self.say("reality's game was over: you are awake in a new one" if was_over else
+                     "you are awake: this is where the same actions led")
         return self._publish()
 
     def fall_asleep(self) -> View:
@@ -258,7 +275,7 @@ class Play(Stage):
             probabilities=thought.probabilities if thought and self.mind_wanted else None,
             milliseconds=self._milliseconds, rate=self._meter.rate, slipping=self.pacer.slipping, latency=self._latency,
             steps=self.sampler.num_steps,
-            path=str(getattr(self.world, "path", "torch float32")),
+            path=self.world.path,
             recording=self.recorder.steps if self.recorder else None,
             led=(self.guide.number, len(self.guide.tape)) if self.guide else None,
             message=self._message if speaking else "")

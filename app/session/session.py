@@ -13,8 +13,9 @@ from app.session.fork import Fan, painted
 from app.session.guide import Guide
 from app.session.look import STEPS_A_SECOND
 from app.session.play import Play
+from app.session.recorder import Made, Recorder
 from app.session.saved import SavedDream, require_fit
-from app.session.tape import Recorder, Tape
+from app.session.tape import Tape
 from app.session.twin import rgb
 from app.session.view import Facts, Knobs, View
 from diamond_core.pixels import nearest_bytes
@@ -110,13 +111,14 @@ class Session(Play):
         """All actions from this instant, each held for so long; empty until `grow_fan`. Time stands still meanwhile."""
         self.paused = True
         length = max(1, round(seconds * STEPS_A_SECOND))
-        self.fan = Fan(self.dream, self.action_names, length, self.sampler)
+        self.fan = Fan(self.dream, self.action_names, length, self.sampler, self.world.path)
         return self.fan
 
     def grow_fan(self) -> Fan | None:
         """One more step of all branches; none where no fan is open."""
         if self.fan is not None:
             self.fan.grow(self.world)
+            self._publish()
         return self.fan
 
     def fan_out(self, seconds: float = 1.0) -> Fan:
@@ -136,7 +138,7 @@ class Session(Play):
         fan = self.fan
         self.awake = False
         for step in fan.branch(action)[:steps]:
-            self._dreamt(step, action, fan.sampler, len(self.action_names))
+            self._dreamt(step, action, Made(fan.sampler, fan.path, len(self.action_names)))
             if self._hold_until is not None:
                 break
         self.fan = None
@@ -198,7 +200,7 @@ class Session(Play):
 
     def start_tape(self) -> None:
         """Records from here on; a tape that runs already begins anew."""
-        self.recorder, self._recorded = Recorder(self.agent, self.world, self.game, self.action_names), None
+        self.recorder, self._recorded = Recorder(self.agent, self.game, self.action_names), None
         self._publish()
 
     def stop_tape(self) -> Tape:

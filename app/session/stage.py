@@ -16,7 +16,7 @@ from app.session.fork import Fan
 from app.session.guide import Guide
 from app.session.look import STEPS_A_SECOND
 from app.session.mind import Mind, Thought
-from app.session.tape import Recorder
+from app.session.recorder import Made, Recorder
 from app.session.timeline import Timeline
 from app.session.twin import Mark, Reality, compare, has_reality, rgb
 from app.session.view import Facts, Knobs
@@ -85,7 +85,7 @@ class Stage:
 
     # steps
 
-    def _dreamt(self, step: DreamStep, action: int, sampler: SamplerConfig, mates: int) -> None:
+    def _dreamt(self, step: DreamStep, action: int, made: Made) -> None:
         """The dream and reality one step on."""
         before, state, mark = self._facts, self.dream, self._mark()
         self.dream = step.state
@@ -102,7 +102,7 @@ class Stage:
         self._think_if_wanted()
         self.timeline.step(self._facts, self.dream, self._reality(), self._mark())
         if self.recorder is not None:
-            self.recorder.dreamt(state, step, action, sampler, mates, self._trail_of(mark))
+            self.recorder.dreamt(state, step, action, made, self._trail_of(mark))
         if over:
             self._end("this dream is over" if step.ends else f"this dream reached its horizon of {self.horizon} steps")
         elif self.resync_every and self.real and not self.real.over and age >= self.resync_every:

@@ -11,7 +11,7 @@ import hashlib
 from bisect import bisect_right
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, NamedTuple, TypeVar
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -21,20 +21,14 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from app.session.fork import row_of
-from app.session.twin import Mark, Reality, rgb
-from app.session.view import Facts
+from app.session.twin import Reality, rgb
 from diamond_core.config import SamplerConfig
 from diamond_core.envs import Trail
-from diamond_core.pixels import to_hwc
 from diamond_core.replay import Episode
-from diamond_core.training.agent import Agent
-from diamond_core.world.dream import DreamState, DreamStep, World
+from diamond_core.world.dream import DreamState, World
 from diamond_core.world.engine import Engine
 
-T = TypeVar("T")
 HASH_BYTES = 8
-STOP = 150
-"""Steps between two stops: ten seconds."""
 MOST_VALUE_BYTES = 16 * 2**20
 
 
@@ -287,74 +281,6 @@ class Cutter:
         return self._episodes
 
 
-class Row(NamedTuple):
-    """One recorded step."""
-
-    action: int
-    lived: bool
-    reward: float
-    end: bool
-    mates: int
-    hash: bytes
-
-
-class Recorder:
-    """Writes a tape while a session plays."""
-
-    def __init__(self, agent: Agent, world: World, game: str, action_names: list[str]) -> None:
-        sha256 = agent.card.sha256 if agent.card else ""
-        self._origin = Origin(game, tuple(action_names), agent.config.frame_shape, sha256)
-        self._world = world
-        self._rows: list[Row] = []
-        self._values: dict[int, bytes] = {}
-        self._stops: dict[int, bytes] = {}
-        self._samplers: dict[int, SamplerConfig] = {}
-        self._paths: dict[int, str] = {}
-        self._trails: dict[int, Trail] = {}
-        self._after: DreamState | None = None
-        self._mark: Mark | None = None
-
-    @property
-    def steps(self) -> int:
-        """So many until now."""
-        return len(self._rows)
-
-    def dreamt(self, before: DreamState, step: DreamStep, action: int, sampler: SamplerConfig, mates: int,
-               was: Trail | None) -> None:
-        """A step of the dream; `was` tells where reality stood, unless it is where the step before left it."""
-        if before is not self._after:
-            self._values[self.steps] = pack_value(before)
-        elif self.steps % STOP == 0:
-            self._stops[self.steps] = pack_value(before)
-        _change(self._samplers, self.steps, sampler)
-        _change(self._paths, self.steps, str(getattr(self._world, "path", "torch")))
-        self._after = step.state
-        self._row(action, False, float(step.rewards), bool(step.ends), mates, to_hwc(step.frames[0]), was)
-
-    def lived(self, action: int, facts: Facts, frame: np.ndarray, was: Trail | None) -> None:
-        """A step of reality alone, to a frame (h, w, 3)."""
-        image = frame[..., :self._origin.frame_shape[0]]
-        self._row(action, True, facts.reality_reward, facts.reality_end, 1, image, was)
-
-    def tape(self) -> Tape:
-        """What was recorded until now."""
-        rows = self._rows
-        return Tape(
-            self._origin,
-            actions=np.array([row.action for row in rows], np.int64), lived=np.array([row.lived for row in rows], bool),
-            rewards=np.array([row.reward for row in rows], np.float32), ends=np.array([row.end for row in rows], bool),
-            mates=np.array([row.mates for row in rows], np.int64),
-            hashes=np.frombuffer(b"".join(row.hash for row in rows), np.uint8).reshape(-1, HASH_BYTES),
-            values=dict(self._values), samplers=dict(self._samplers), paths=dict(self._paths),
-            trails=dict(self._trails), stops=dict(self._stops))
-
-    def _row(self, action: int, lived: bool, reward: float, end: bool, mates: int, image: np.ndarray,
-             was: Trail | None) -> None:
-        if was is not None:
-            self._trails[self.steps] = was
-        self._rows.append(Row(action, lived, reward, end, mates, hash_of(image)))
-
-
 def hash_of(image: np.ndarray) -> bytes:
     """Of an (h, w, c) uint8 image."""
     return hashlib.blake2b(np.ascontiguousarray(image).tobytes(), digest_size=HASH_BYTES).digest()
@@ -374,12 +300,6 @@ def unpack_value(data: bytes) -> DreamState:
         return DreamState(**load(zstandard.ZstdDecompressor().decompress(data)))
     except (ValueError, TypeError, SafetensorError, zstandard.ZstdError) as error:
         raise TapeError(f"this tape is damaged: a dream on it cannot be read ({error})") from error
-
-
-def _change(table: dict[int, T], number: int, now: T) -> None:
-    """Notes what holds from a step on, where it differs from what held before."""
-    if not table or table[max(table)] != now:
-        table[number] = now
 
 
 def _newest(table: Mapping[int, object], number: int, otherwise: int) -> int:

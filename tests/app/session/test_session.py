@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 
+from app.session.saved import require_fit
 from app.session.session import Session
 from app.session.view import View
-from diamond_core.envs import Emulator
+from diamond_core.envs import Emulator, Tick
 from diamond_core.pixels import to_hwc
 from tests.app.session.conftest import Build, ToldWorld, play
 
@@ -289,3 +292,112 @@ def test_listeners_hear_every_step(session: Session):
     session.paused = True
     play(session, "u")
     assert heard == views
+
+
+def end_reality(session: Session) -> None:
+    """The real game is over at its next step."""
+    emulator = session.real._emulator
+
+    def last(action: int) -> Tick:
+        del emulator.step
+        return emulator.step(action)._replace(end=True)
+
+    emulator.step = last
+
+
+def test_a_dream_goes_on_when_reality_is_over(session: Session):
+    play(session, "u")
+    end_reality(session)
+    view = play(session, "u")[-1]
+    assert view.reality_end and not view.over and "the dream goes on" in view.message
+    later = play(session, "uu")
+    assert later[-1].age == 4 and later[-1].psnr is None
+    assert "nothing to begin from" in session.resync().message
+    woken = session.wake_up()
+    assert woken.awake and woken.age == 0 and not session.real.over and "a new one" in woken.message
+
+
+def test_an_ended_reality_is_held_and_then_a_new_game_begins(session: Session):
+    session.wake_up()
+    end_reality(session)
+    view = play(session, "u")[-1]
+    assert view.over and view.awake and "game is over" in view.message
+    game = view.game_number
+    fresh = play(session, "u")[-1]
+    assert fresh.awake and fresh.game_number == game + 1 and not fresh.over
+
+
+def test_going_back_to_when_one_was_awake(session: Session):
+    play(session, "uu")
+    session.wake_up()
+    awake = play(session, "dd")[-1]
+    session.fall_asleep()
+    play(session, "uu")
+    view = session.rewind_to(awake.moment - 1)
+    assert view.awake and view.show == "reality"
+    again = play(session, "d")[-1]
+    np.testing.assert_array_equal(again.reality, awake.reality)
+    assert not session.rewind_to(1).awake and session.show == "dream"
+
+
+def test_the_emulator_follows_in_the_background_while_paused(session: Session):
+    views = play(session, "uudd" * 3)
+    session.paused = True
+    view = session.rewind_to(5)
+    assert session.real.behind and not session.resting
+    np.testing.assert_array_equal(view.reality, views[4].reality)
+    play(session, "." * 20)
+    assert not session.real.behind
+    np.testing.assert_array_equal(session.view.reality, views[4].reality)
+    np.testing.assert_array_equal(session.view.screen, session.real.screen)
+
+
+def test_agreement_counts_until_the_first_difference(session: Session):
+    views = play(session, "ud" * 5)
+    first = next(i for i, view in enumerate(views) if not view.agreement or view.psnr < 30)
+    assert [view.steps_agreed for view in views] == [min(i + 1, first) for i in range(10)]
+    assert all(0 <= view.divergence <= 1 and view.ssim <= 1 for view in views)
+    assert session.resync().steps_agreed == 0
+
+
+def test_what_cannot_be_is_refused(session: Session):
+    for name, value in (("who", "cat"), ("show", "sideways")):
+        with pytest.raises(ValueError, match="must be"):
+            setattr(session, name, value)
+    with pytest.raises(ValueError, match="fan out first"):
+        session.take_branch(0)
+    session.open_fan(0.1)
+    with pytest.raises(ValueError, match="fan out first"):
+        session.take_branch(0)
+    session.grow_fan()
+    with pytest.raises(ValueError, match="from 0 to 5"):
+        session.take_branch(6)
+
+
+def test_speed_is_bounded_and_moves_the_pacer(session: Session):
+    session.speed = 100
+    assert session.speed == 4 and session.pacer.period == pytest.approx(1 / 60)
+
+
+def test_auto_steps_give_way_to_a_slow_machine(session: Session):
+    session.set_knobs(steps="auto")
+    for _ in range(40):
+        ask = session.ask()
+        session.answer(session.world.step(ask.state, torch.tensor([ask.action])), seconds=0.1)
+    assert session.view.steps == 1 == session.sampler.num_steps
+
+
+def test_a_loaded_dream_of_other_weights_says_so(session: Session, build: Build, tmp_path):
+    session.save(tmp_path / "one.dream")
+    other = build(reality=False)
+    other.game = "Breakout"
+    with pytest.raises(ValueError, match="this is Breakout"):
+        other.load(tmp_path / "one.dream")
+
+
+def test_a_dream_of_another_size_is_refused(session: Session):
+    state = session.dream
+    with pytest.raises(ValueError, match="frames is"):
+        require_fit(replace(state, frames=state.frames[..., :8]), state)
+    with pytest.raises(ValueError, match="damaged"):
+        require_fit(replace(state, hx=state.hx * float("nan")), state)

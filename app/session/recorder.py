@@ -1,0 +1,100 @@
+"""Writes a tape while a session plays. Our own."""
+
+from __future__ import annotations
+
+from typing import NamedTuple, TypeVar
+
+import numpy as np
+
+from app.session.tape import HASH_BYTES, Origin, Tape, hash_of, pack_value
+from app.session.view import Facts
+from diamond_core.config import SamplerConfig
+from diamond_core.envs import Trail
+from diamond_core.pixels import to_hwc
+from diamond_core.training.agent import Agent
+from diamond_core.world.dream import DreamState, DreamStep
+
+T = TypeVar("T")
+STOP = 150
+"""Steps between two stops: ten seconds."""
+
+
+class Row(NamedTuple):
+    """One recorded step."""
+
+    action: int
+    lived: bool
+    reward: float
+    end: bool
+    mates: int
+    hash: bytes
+
+
+class Made(NamedTuple):
+    """How a step was dreamt."""
+
+    sampler: SamplerConfig
+    path: str
+    """Which engine."""
+    mates: int
+    """Dreams in its batch."""
+
+
+class Recorder:
+    """Writes a tape while a session plays."""
+
+    def __init__(self, agent: Agent, game: str, action_names: list[str]) -> None:
+        sha256 = agent.card.sha256 if agent.card else ""
+        self._origin = Origin(game, tuple(action_names), agent.config.frame_shape, sha256)
+        self._rows: list[Row] = []
+        self._values: dict[int, bytes] = {}
+        self._stops: dict[int, bytes] = {}
+        self._samplers: dict[int, SamplerConfig] = {}
+        self._paths: dict[int, str] = {}
+        self._trails: dict[int, Trail] = {}
+        self._after: DreamState | None = None
+
+    @property
+    def steps(self) -> int:
+        """So many until now."""
+        return len(self._rows)
+
+    def dreamt(self, before: DreamState, step: DreamStep, action: int, made: Made, was: Trail | None) -> None:
+        """A step of the dream; `was` tells where reality stood, unless it is where the step before left it."""
+        if before is not self._after:
+            self._values[self.steps] = pack_value(before)
+        elif self.steps % STOP == 0:
+            self._stops[self.steps] = pack_value(before)
+        _change(self._samplers, self.steps, made.sampler)
+        _change(self._paths, self.steps, made.path)
+        self._after = step.state
+        self._row(action, False, float(step.rewards), bool(step.ends), made.mates, to_hwc(step.frames[0]), was)
+
+    def lived(self, action: int, facts: Facts, frame: np.ndarray, was: Trail | None) -> None:
+        """A step of reality alone, to a frame (h, w, 3)."""
+        image = frame[..., :self._origin.frame_shape[0]]
+        self._row(action, True, facts.reality_reward, facts.reality_end, 1, image, was)
+
+    def tape(self) -> Tape:
+        """What was recorded until now."""
+        rows = self._rows
+        return Tape(
+            self._origin,
+            actions=np.array([row.action for row in rows], np.int64), lived=np.array([row.lived for row in rows], bool),
+            rewards=np.array([row.reward for row in rows], np.float32), ends=np.array([row.end for row in rows], bool),
+            mates=np.array([row.mates for row in rows], np.int64),
+            hashes=np.frombuffer(b"".join(row.hash for row in rows), np.uint8).reshape(-1, HASH_BYTES),
+            values=dict(self._values), samplers=dict(self._samplers), paths=dict(self._paths),
+            trails=dict(self._trails), stops=dict(self._stops))
+
+    def _row(self, action: int, lived: bool, reward: float, end: bool, mates: int, image: np.ndarray,
+             was: Trail | None) -> None:
+        if was is not None:
+            self._trails[self.steps] = was
+        self._rows.append(Row(action, lived, reward, end, mates, hash_of(image)))
+
+
+def _change(table: dict[int, T], number: int, now: T) -> None:
+    """Notes what holds from a step on, where it differs from what held before."""
+    if not table or table[max(table)] != now:
+        table[number] = now
