@@ -17,6 +17,7 @@ from app.desktop.layout import Layout
 from app.desktop.orders import ORDERS, back, set_knob, take
 from app.desktop.pen import Hot, Pen
 from app.desktop.pointer import Brush, Scrubber
+from app.session.controls import BUTTONS
 
 BACKWARDS = 1 / 20
 """Seconds between two moments while the key that goes back is held."""
@@ -116,12 +117,20 @@ class Hands:
         self.game.ask("Going on", lambda s: setattr(s, "paused", False))
 
     def _rebind(self, name: str) -> None:
-        if name != "escape" and self.rebinding is not None:
-            taken = self.game.controls is not None and name in self.game.controls.keymap
-            if taken:
-                self._tell(f"{cap(name)} plays: choose another key", True)
+        """The key that was waited for: for a command, or for a button of the game. A key means one thing only."""
+        wanted, taken = self.rebinding, self.keyboard.taken(name)
+        plays = wanted in BUTTONS
+        if name != "escape" and wanted is not None:
+            # a command may take a key from another one, never from the game
+            if taken and (plays or name in self.keyboard.plays):
+                self._tell(f"{cap(name)} is for: {taken}. Choose another key", True)
                 return
-            self.keyboard.bind(self.rebinding, name)
+            if plays:
+                self.keyboard.bind_play(wanted, name)
+                if self.game.controls is not None:
+                    self.game.controls.keymap = dict(self.keyboard.plays)
+            else:
+                self.keyboard.bind(wanted, name)
         self.rebinding = None
 
     def _choose_future(self, name: str, command: str | None, count: int) -> None:

@@ -14,6 +14,8 @@ from pathlib import Path
 import pygame
 from pygame.event import Event
 
+from app.session.controls import KEYMAP, load_keymap, save_keymap
+
 KeyMap = Mapping[str, tuple[str, ...]]
 """Command -> names of keys, each as pygame calls the key or as the character that it types."""
 COMMANDS: dict[str, tuple[tuple[str, ...], str]] = {
@@ -55,12 +57,14 @@ IGNORED = pygame.KMOD_ALT | pygame.KMOD_META | pygame.KMOD_CTRL
 
 
 class Keyboard:
-    """The keys as this person has them."""
+    """The keys as this person has them: `keys` for commands, `plays` for what plays (key -> button)."""
 
-    def __init__(self, path: Path | None = None) -> None:
-        """Raises ValueError where the file cannot be understood."""
-        self._path = path or config_folder() / "window-keys.json"
+    def __init__(self, folder: Path | None = None) -> None:
+        """Raises ValueError where a file in the folder cannot be understood."""
+        folder = folder or config_folder()
+        self._path, self._play_path = folder / "window-keys.json", folder / "play-keys.json"
         self.keys = load_keys(self._path)
+        self.plays = load_keymap(self._play_path) if self._play_path.is_file() else dict(KEYMAP)
 
     def command_of(self, event: Event) -> str | None:
         """The command that a pressed key stands for."""
@@ -78,6 +82,16 @@ class Keyboard:
         freed = {other: tuple(name for name in names if name != key) for other, names in self.keys.items()}
         self.keys = freed | {command: (key,)}
         save_keys(self._path, self.keys)
+
+    def bind_play(self, button: str, key: str) -> None:
+        """The key now presses this button of the game, beside those that do already."""
+        self.plays = self.plays | {key: button}
+        save_keymap(self._play_path, self.plays)
+
+    def taken(self, key: str) -> str | None:
+        """What a key does already, in words; None for a free one."""
+        command = next((command for command, names in self.keys.items() if key in names), None)
+        return COMMANDS[command][1] if command else f"play {self.plays[key].lower()}" if key in self.plays else None
 
 
 def default_keys() -> dict[str, tuple[str, ...]]:

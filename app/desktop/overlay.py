@@ -2,25 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from time import monotonic
 
 import numpy as np
 import pygame
 from pygame import Rect
 
-from app.desktop.keys import COMMANDS, GROUPS, KeyMap, cap
+from app.desktop.keys import COMMANDS, GROUPS, Keyboard, KeyMap, cap
 from app.desktop.pen import Pen, multiple
 from app.desktop.worker import Doing
+from app.session.controls import BUTTONS
 from app.session.look import BACKGROUND, DREAM, LINE, MUTED, RED, TEXT
 
-PLAY_KEYS = (("Arrows", "or WASD: move"), ("Space", "fire"), ("Pad", "stick, A fires"))
 HOLD = 0.6
 """Seconds that the last frame of a future stays."""
 
 
-def help_page(pen: Pen, room: Rect, keys: KeyMap, waiting: str | None) -> None:
-    """All keys in groups; `waiting` is the command for which a new key is awaited."""
+def help_page(pen: Pen, room: Rect, keyboard: Keyboard, waiting: str | None) -> None:
+    """All keys in groups; `waiting` is the command or the button for which a new key is awaited."""
     pen.veil(pen.surface.get_rect(), 160)
     pad = pen.px(24)
     rows = max(sum(len(GROUPS[name]) + 1 for name in list(GROUPS)[column::2]) for column in range(2))
@@ -31,9 +31,7 @@ def help_page(pen: Pen, room: Rect, keys: KeyMap, waiting: str | None) -> None:
     pen.box(area)
     pen.hot.append((pen.surface.get_rect(), ("do", "help")))
     pen.hot.append((area, ("stay",)))
-    x, y = area.left + pad, area.top + row
-    for key, what in PLAY_KEYS:
-        x = pen.text(what, (pen.key(key, (x, y)).right + pen.px(7), y), MUTED).right + pen.px(22)
+    _play_row(pen, Rect(area.left + pad, area.top + row // 2, area.width - 2 * pad, row), keyboard.plays, waiting)
     wide = (area.width - pad) // 2
     for column in range(2):
         line = Rect(area.left + pad + column * wide, area.top + 2 * row, wide - pad, row)
@@ -41,9 +39,24 @@ def help_page(pen: Pen, room: Rect, keys: KeyMap, waiting: str | None) -> None:
             pen.text(group, line.midleft, TEXT)
             for command in GROUPS[group]:
                 line = line.move(0, row)
-                _key_row(pen, line, command, keys, waiting == command)
+                _key_row(pen, line, command, keyboard.keys, waiting == command)
             line = line.move(0, row * 3 // 2)
-    pen.text("Click a line to give it another key.", (area.centerx, area.bottom - row), MUTED, anchor="center")
+    pen.text("Click a key to give it another one.", (area.centerx, area.bottom - row), MUTED, anchor="center")
+
+
+def _play_row(pen: Pen, line: Rect, plays: Mapping[str, str], waiting: str | None) -> None:
+    """The keys of each button, one after the other."""
+    x = line.left
+    for button in BUTTONS:
+        left = x
+        keys = [key for key, its in plays.items() if its == button]
+        for key in [*keys[:1], *keys[-1:]] if len(keys) > 2 else keys:
+            x = pen.key(cap(key), (x, line.centery)).right + pen.px(4)
+        awaited = button == waiting
+        x = pen.text("press a key" if awaited else button.lower(), (x + pen.px(3), line.centery),
+                     DREAM if awaited else MUTED).right
+        pen.hot.append((Rect(left, line.top, x - left, line.height), ("rebind", button)))
+        x += pen.px(20)
 
 
 def _key_row(pen: Pen, line: Rect, command: str, keys: KeyMap, waiting: bool) -> None:

@@ -110,7 +110,7 @@ class Play:
                 self._draw_strip(pen, layout, now)
             self._draw_panels(pen, layout, now)
         if hands.help:
-            overlay.help_page(pen, room, hands.keyboard.keys, hands.rebinding)
+            overlay.help_page(pen, room, hands.keyboard, hands.rebinding)
         pictures = layout.pictures[0].unionall(layout.pictures[1:])
         self._draw_news(pen, room, pictures, now)
 

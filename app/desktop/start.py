@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from app.desktop.browse import Browse
 from app.desktop.game import Game, SharedControls
 from app.desktop.gamepad import Gamepads
-from app.desktop.keys import Keyboard, config_folder
+from app.desktop.keys import Keyboard
 from app.desktop.picker import Picker
 from app.desktop.play import Play
 from app.desktop.player import Player, Scene
@@ -39,7 +39,8 @@ class Desk:
 
     def play(self, checkpoint: str, prepare: Prepare | None = None, *, must_begin: bool = False) -> Scene:
         """One world: a name, a checkpoint folder or a run."""
-        game = Game(self._worker, Path(checkpoint).name, loader(checkpoint, self._seed, self._device, prepare))
+        load = loader(checkpoint, self._seed, self._device, self._keyboard.plays, prepare)
+        game = Game(self._worker, Path(checkpoint).name, load)
         return Play(game, self._keyboard, self._pads, self.picker, self._window.toggle_full_screen,
                     must_begin=must_begin)
 
@@ -76,11 +77,11 @@ def installed_worlds() -> Sequence[Entry]:
     return entries()
 
 
-def loader(checkpoint: str, seed: int | None, device: str, prepare: Prepare | None = None) -> Load:
+def loader(checkpoint: str, seed: int | None, device: str, keymap: dict[str, str], prepare: Prepare | None = None
+           ) -> Load:
     """Makes a session of a checkpoint; says what it is at."""
     def load(say: Callable[[str], None]) -> Session:
         say("Starting the engine")
-        from app.session.controls import load_keymap
         from app.session.session import Session
         from diamond_core.config import RuntimeConfig
         from diamond_core.training import library
@@ -90,9 +91,8 @@ def loader(checkpoint: str, seed: int | None, device: str, prepare: Prepare | No
         agent = library.load(checkpoint, device)
         world = agent.world(runtime=RuntimeConfig(device=device))
         say("Beginning a game to dream of")
-        keys = config_folder() / "play-keys.json"
         assert agent.card is not None, "checkpoints have a card"
-        controls = SharedControls(agent.card.action_names, load_keymap(keys) if keys.is_file() else None)
+        controls = SharedControls(agent.card.action_names, keymap)
         session = Session(agent, world, seed=SystemRandom().randrange(10_000) if seed is None else seed,
                           controls=controls)
         session.say("arrows move, space fires; F1 shows all keys")

@@ -135,16 +135,16 @@ def test_every_command_does_something():
 @pytest.mark.parametrize("text, advice", [("{", "delete it"), ("[]", "delete it"), ('{"pause": "p"}', "expected"),
                                           ('{"dance": ["d"]}', "commands out of")])
 def test_a_key_file_that_cannot_be_read(tmp_path, text, advice):
-    (tmp_path / "keys.json").write_text(text)
+    (tmp_path / "window-keys.json").write_text(text)
     with pytest.raises(ValueError, match=advice):
-        Keyboard(tmp_path / "keys.json")
+        Keyboard(tmp_path)
 
 
 def test_a_key_given_to_another_command_leaves_the_first(tmp_path):
-    keyboard = Keyboard(tmp_path / "keys.json")
+    keyboard = Keyboard(tmp_path)
     keyboard.bind("mind", "p")
-    assert json.loads((tmp_path / "keys.json").read_text()) == {"pause": [], "mind": ["p"]}
-    again = Keyboard(tmp_path / "keys.json")
+    assert json.loads((tmp_path / "window-keys.json").read_text()) == {"pause": [], "mind": ["p"]}
+    again = Keyboard(tmp_path)
     event = Event(pygame.KEYDOWN, key=pygame.K_p, unicode="p", mod=0)
     assert again.command_of(event) == "mind" and again.cap("pause") == ""
 

@@ -272,6 +272,19 @@ def test_help_holds_time_and_gives_another_key(stage):
     assert type(stage.keyboard)().keys["mind"] == ("j",), "kept for the next time"
 
 
+def test_another_key_plays(stage):
+    stage.tap(pygame.K_F1)
+    stage.click(stage.hot("rebind", "RIGHT"))
+    stage.tap(pygame.K_p, "p")
+    assert stage.play.hands.rebinding == "RIGHT", "it pauses already"
+    stage.tap(pygame.K_j, "j")
+    assert stage.play.hands.rebinding is None
+    stage.tap(pygame.K_F1)
+    stage.down(pygame.K_j, "j")
+    steps(stage, 1)
+    assert stage.view.action_name == "RIGHT" and type(stage.keyboard)().plays["j"] == "RIGHT"
+
+
 def test_a_dream_is_saved_and_loaded(stage):
     steps(stage, 3)
     kept = stage.view.frame
