@@ -44,7 +44,6 @@ class Picker:
         self.chosen = 0
         self.trouble = ""
         self._columns = 1
-        self._scroll = 0
         self._next: Scene | None = None
         self._began = monotonic()
         worker.ask("Looking for dreams", lambda: self._found(look()))
@@ -75,7 +74,7 @@ class Picker:
         if event.type == pygame.KEYDOWN:
             self._key(name_of(event))
         elif event.type == pygame.MOUSEWHEEL:
-            self._scroll += event.y
+            self._choose(self.chosen - event.y * self._columns)
         elif event.type in (pygame.MOUSEMOTION, pygame.MOUSEBUTTONDOWN):
             under = next((i for i, box in self._boxes if box.collidepoint(event.pos)), None)
             self.chosen = self.chosen if under is None else under
@@ -97,9 +96,11 @@ class Picker:
             self._go_in()
         elif key in MOVES and self.entries:
             across, down = MOVES[key]
-            wanted = self.chosen + across + down * self._columns
-            if 0 <= wanted < len(self.entries):
-                self.chosen = wanted
+            self._choose(self.chosen + across + down * self._columns)
+
+    def _choose(self, wanted: int) -> None:
+        if self.entries and 0 <= wanted < len(self.entries):
+            self.chosen = wanted
 
     def _go_in(self) -> None:
         if self.entries:
@@ -158,7 +159,9 @@ class Picker:
         line, doubt = standing(entry.path)
         if doubt is not None:
             radius = pen.px(4)
-            pygame.draw.circle(pen.surface, heat(doubt), (area.right - radius, y), radius)
+            # smooth where this pygame can
+            circle = getattr(pygame.draw, "aacircle", pygame.draw.circle)
+            circle(pen.surface, heat(doubt), (area.right - radius, y), radius)
         pen.text(entry.name, (area.left, y), TEXT, room=side - pen.px(16))
         pen.text(line, (area.left, y + pen.height()), MUTED, room=side)
 
