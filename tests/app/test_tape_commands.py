@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import torch
 
 from app.cli import main
 from app.session.clock import FakeClock
@@ -59,6 +60,20 @@ def test_without_a_display_the_tape_is_checked(home: Path, capsys):
     main(["replay", str(home / "one.tape")])
     out = capsys.readouterr().out
     assert "no window here" in out and "bit for bit" in out
+
+
+@pytest.mark.parametrize("first, steps", [(None, 0), (4, 4)])
+def test_the_window_plays_it_again_or_goes_on(home: Path, monkeypatch, first, steps):
+    opened: dict[str, object] = {}
+    monkeypatch.setattr("app.desktop.window.display_missing", lambda: None)
+    monkeypatch.setattr("app.desktop.start.play", lambda checkpoint, **options: opened.update(options, path=checkpoint))
+    main(["replay", str(home / "one.tape"), *([] if first is None else ["--from", str(first)])])
+    agent = load(str(opened["path"]), "cpu")
+    session = Session(agent, agent.world(), clock=FakeClock())
+    opened["prepare"](session)
+    assert session.view.led == ((0, 15) if first is None else None)
+    tape = load_tape(home / "one.tape")
+    assert torch.equal(session.dream.frames, tape.state(steps, session.world).frames)
 
 
 def test_a_difference_is_exit_code_1(home: Path, tmp_path: Path, capsys):

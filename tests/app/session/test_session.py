@@ -10,6 +10,7 @@ import torch
 
 from app.session.saved import require_fit
 from app.session.session import Session
+from app.session.twin import Likeness
 from app.session.view import View
 from diamond_core.envs import Emulator, Tick
 from diamond_core.pixels import to_hwc
@@ -352,12 +353,25 @@ def test_the_emulator_follows_in_the_background_while_paused(session: Session):
     np.testing.assert_array_equal(session.view.screen, session.real.screen)
 
 
-def test_agreement_counts_until_the_first_difference(session: Session):
-    views = play(session, "ud" * 5)
-    first = next(i for i, view in enumerate(views) if not view.agreement or view.psnr < 30)
-    assert [view.steps_agreed for view in views] == [min(i + 1, first) for i in range(10)]
-    assert all(0 <= view.divergence <= 1 and view.ssim <= 1 for view in views)
+def test_agreement_counts_until_the_first_difference(session: Session, monkeypatch):
+    alike = iter([Likeness(45, 1), Likeness(31, 0.9), Likeness(29, 0.8), Likeness(50, 1), Likeness(50, 1)])
+    monkeypatch.setattr("app.session.stage.compare", lambda dream, reality: next(alike))
+    step = session.world.step
+    session.world.step = lambda *args: step(*args)._replace(rewards=torch.zeros(1))
+    views = play(session, "udud")
+    assert [view.steps_agreed for view in views] == [1, 2, 2, 2] and views[-1].agreement
     assert session.resync().steps_agreed == 0
+    assert play(session, "u")[-1].steps_agreed == 1
+
+
+def test_rewards_and_ends_must_agree_too(session: Session, monkeypatch):
+    monkeypatch.setattr("app.session.stage.compare", lambda dream, reality: Likeness(60, 1))
+    step = session.world.step
+    rewards = iter([0.0, 1.0, 0.0])
+    session.world.step = lambda *args: step(*args)._replace(rewards=torch.tensor([next(rewards)]))
+    views = play(session, "uuu")
+    assert [view.agreement for view in views] == [True, False, False]
+    assert [view.steps_agreed for view in views] == [1, 1, 1] and session.view.total == 1
 
 
 def test_what_cannot_be_is_refused(session: Session):

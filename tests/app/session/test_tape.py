@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from app.session.clock import FakeClock
+from app.session.host import Host
 from app.session.session import Session
 from app.session.tape import Tape, TapeError
 from app.session.tapefile import embed, extract, from_bytes, load_tape, save_tape, to_bytes, walk
@@ -18,6 +19,7 @@ from diamond_core.device import resolve
 from diamond_core.pixels import to_hwc
 from diamond_core.replay import Dataset, DatasetInfo
 from diamond_core.training.agent import Agent
+from diamond_core.world.dream import DreamState, DreamStep
 from tests.app.session.conftest import Build, RowWorld, ToldWorld, play
 from tests.conftest import EXACT, SMALL
 
@@ -149,6 +151,29 @@ def test_a_batch_of_others_is_played_again_in_a_batch(session: Session, build: B
             s.answer(type(step)(step.state[row], *(x[row:row + 1] for x in step[1:])), 0.01, mates=5)
     tape = session.stop_tape()
     assert set(tape.mates.tolist()) == {5} and holds(tape, pong_world)
+
+
+def test_a_world_that_rounds_by_the_size_of_its_batch(pong_agent: Agent, clock: FakeClock):
+    class Rounding(RowWorld):
+        def step(self, state: DreamState, actions: torch.Tensor) -> DreamStep:
+            step = super().step(state, actions)
+            frames = step.frames + len(actions)
+            kept = torch.cat([step.state.frames[:, :-1], frames[:, None]], dim=1)
+            return step._replace(frames=frames, state=replace(step.state, frames=kept))
+
+    world, host = Rounding(pong_agent), Host(clock)
+    sessions = [Session(pong_agent, world, game="Pong", seed=seed, clock=clock, reality=False) for seed in range(3)]
+    sessions[1].start_tape()
+    for n in (1, 2, 0):
+        host.add(sessions[n], lambda view: None)
+        for _ in range(4):
+            host.round()
+            clock.advance(1 / 15)
+    sessions[1].fan_out(0.2)
+    sessions[1].take_branch(4)
+    tape = from_bytes(to_bytes(sessions[1].stop_tape()))
+    assert tape.mates.tolist() == [1] * 4 + [2] * 4 + [3] * 4 + [6] * 3
+    assert all(tape.check(played) for played in tape.replay(world))
 
 
 def test_reality_becomes_episodes_without_a_model(tape: Tape, tmp_path):
