@@ -136,7 +136,11 @@ def test_a_digit_takes_a_future_and_escape_none(stage):
     stage.tap(pygame.K_f, "f")
     stage.until(lambda: stage.now.futures and stage.now.futures.frames.shape[1] == 15, "for the futures")
     stage.tap(pygame.K_2, "2")
-    assert stage.view.action_name == "FIRE"
+    assert stage.view.action_name == "FIRE" and stage.view.paused
+    stage.tap(pygame.K_TAB)
+    assert stage.view.paused, "a key that does not play does not go on"
+    stage.tap(pygame.K_UP)
+    stage.until(lambda: not stage.view.paused, "for time to go on")
 
 
 def test_painting_picking_and_taking_back(stage):
