@@ -126,6 +126,8 @@ def test_all_futures_and_a_click_on_one(stage):
     stage.click(stage.hot("branch", 3))
     assert stage.now.futures is None and stage.view.paused and stage.view.action_name == "LEFT"
     assert (stage.view.frame == futures[3, stage.view.moment - 3]).all()
+    stage.tap(pygame.K_UP)
+    stage.until(lambda: not stage.view.paused, "for time to go on")
 
 
 def test_a_digit_takes_a_future_and_escape_none(stage):
