@@ -1,4 +1,4 @@
-"""What all tests share: no screen, threads that wait without spinning, equal rounding in every process, small networks."""
+"""What all tests share: no screen, threads that wait without spinning, the same rounding everywhere, small networks."""
 
 from __future__ import annotations
 

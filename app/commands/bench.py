@@ -185,7 +185,7 @@ def first_frames(path: str, device: str, steps: int) -> None:
         took = time.perf_counter() - started
         (before if running else after).append(took)
         if not running and switched is None:
-            switched, at_switch = time.time() - began, max(before[-1:] + [took])
+            switched, at_switch = time.time() - began, max([*before[-1:], took])
         time.sleep(max(0.0, 1 / 15 - took))
     before, after = sorted(before), sorted(after)
     # at the switch a frame may be slow on the new engine, or wait for it on the old one

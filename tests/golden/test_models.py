@@ -135,8 +135,8 @@ def test_sampler(golden, denoiser, name, options):
     c = CONFIG.sampler
     sigmas = karras_sigmas(3, c.sigma_min, c.sigma_max, c.rho)
     torch.testing.assert_close(sigmas, torch.from_numpy(golden[f"sampler.{name}.sigmas"]), **TOLERANCE)
-    x = sample(lambda x, sigma: denoiser(x, x.new_full((B,), sigma), frames, actions), normal((B, 3, 64, 64), 102), sigmas.tolist(),
-               noise=lambda i: normal((B, 3, 64, 64), 110 + i), **options)
+    x = sample(lambda x, sigma: denoiser(x, x.new_full((B,), sigma), frames, actions), normal((B, 3, 64, 64), 102),
+               sigmas.tolist(), noise=lambda i: normal((B, 3, 64, 64), 110 + i), **options)
     difference = (x - torch.from_numpy(golden[f"sampler.{name}.x"])).abs()
     # D is quantised, so float rounding may move a pixel by one byte level at each of its steps; Heun's second
     # derivative divides that flip by 0.002 and so multiplies it by 70. All other pixels agree.
