@@ -1,6 +1,6 @@
 """A tape: a start value, the actions, and whatever was put in between. Played again it gives the same frames. Our own.
 
-A dream is a function of its value and the actions, so a minute of play is a few kilobytes. Each frame's hash is on the
+A dream is a function of its value and the actions, so a minute of play is small. Each frame's hash is on the
 tape, so playing it again can be proven. Frames are the same bit for bit where the same weights run on the same path; a
 step that shared its batch with others is played again in a batch of that size, because rounding may depend on it.
 """

@@ -58,7 +58,7 @@ def load_tape(path: Path) -> Tape:
 
 
 def to_bytes(tape: Tape) -> bytes:
-    """A tape as bytes; a minute is about 30 KB."""
+    """A tape as bytes; a minute is about 90 KB."""
     arrays = {name: np.ascontiguousarray(getattr(tape, name), kind) for name, kind in COLUMNS.items()}
     arrays |= {name: getattr(tape, name).astype(np.uint8) for name in FLAGS}
     arrays["hashes"] = np.ascontiguousarray(tape.hashes)
