@@ -27,6 +27,9 @@ class Page(Protocol):
     def close(self, code: int, reason: str) -> None:
         """Ends the connection."""
 
+    def begin(self, **fields: Any) -> None:
+        """Tells of a dream whose pictures come next."""
+
     def show(self, shot: Shot) -> None:
         """Shows a new instant."""
 

@@ -75,10 +75,12 @@ def progress_of(config: TrainConfig, lines: Iterable[dict[str, Any]]) -> Progres
     losses: dict[str, Points] = {}
     scores: Points = []
     done: dict[str, int] = dict.fromkeys(MODELS, 0)
-    pace, epoch, steps, phase = Pace(), 0, 0, ""
+    pace, epoch, steps, phase, full = Pace(), 0, 0, "", None
     for line in lines:
         phase, epoch = str(line.get("phase", "")), int(line.get("epoch", epoch))
         steps = int(line.get("steps", steps))
+        if phase == "collect" and full is None and steps >= config.collection.total_steps:
+            full = epoch
         if phase in MODELS and isinstance(line.get("loss"), int | float):
             done[phase] = int(line["updates"])
             losses.setdefault(phase, []).append((done[phase], float(line["loss"])))
@@ -86,7 +88,7 @@ def progress_of(config: TrainConfig, lines: Iterable[dict[str, Any]]) -> Progres
                 pace.seconds[phase] = line["update_seconds"]
         if phase == "evaluate" and isinstance(line.get("score"), int | float):
             scores.append((epoch, float(line["score"])))
-    last = last_epoch(config, max(epoch, 1), steps)
+    last = last_epoch(config, max(epoch, 1), steps, full)
     totals = {name: updates_until(getattr(config, name), last) for name in models_of(config)}
     left = {name: max(0, totals[name] - done[name]) for name in totals}
     return Progress(epoch, last if epoch else None, phase, sum(done[name] for name in totals), sum(totals.values()),
@@ -98,10 +100,12 @@ def models_of(config: TrainConfig) -> tuple[str, ...]:
     return ("actor_critic",) if config.model_free else MODELS
 
 
-def last_epoch(config: TrainConfig, epoch: int, steps: int) -> int:
-    """The epoch in which a run ends, as far as can be told in this one."""
+def last_epoch(config: TrainConfig, epoch: int, steps: int, full: int | None = None) -> int:
+    """The epoch in which a run ends, as far as can be told in this one; `full` is when the last play was collected."""
     if config.is_static or config.model_free:
         return config.final_epochs
+    if full is not None:
+        return full + config.final_epochs
     c = config.collection
     missing = max(0, c.total_steps - max(steps, c.first_min_steps))
     return epoch + -(-missing // max(1, c.steps)) + config.final_epochs

@@ -49,6 +49,7 @@ class Connection:
         self._newest: Shot | None = None
         self._marks: deque[Mark] = deque(maxlen=MOST_MARKS)
         self._echo: int | None = None
+        self._ready = False
         self._sent = self._drawn = 0
         self._wake = asyncio.Event()
         self._closing: tuple[int, str] | None = None
@@ -60,12 +61,21 @@ class Connection:
         """An event."""
         self._put(say.event(t, **fields))
 
+    def begin(self, **fields: Any) -> None:
+        """Another dream: its pictures come after this."""
+        self._newest, self._ready = None, True
+        self._marks.clear()
+        self.tell("opened", **fields)
+
     def sheet(self, fields: dict[str, Any], sheet: np.ndarray) -> None:
         """Many frames in one picture."""
         self._put(say.packet(say.SHEET, fields, [say.png(sheet)]))
 
     def show(self, shot: Shot) -> None:
         """A new instant; what was not sent yet is forgotten, its mark is not."""
+        if not self._ready:
+            # the page does not know yet what it will look at
+            return
         self._newest = shot
         self._marks.append(shot.mark)
         if self.watching is None and shot.echo is not None:
@@ -172,7 +182,8 @@ class Connection:
             if self.watching is None or self.watching.dreaming is None:
                 self.close(GOODBYE, "this dream is over")
             else:
-                self.tell("opened", **await self.watching.dreaming.opened(), watching=True)
+                fields = await self.watching.dreaming.opened()
+                self.begin(**fields, watching=True)
                 self.watching.dreaming.again()
             return
         if m.resume is not None:
@@ -220,6 +231,7 @@ class Connection:
             if player.dreaming is not None:
                 player.dreaming.end()
                 player.dreaming = None
+            self._ready = False
             self.tell("loading", what=f"Loading {m.game}")
             dreaming = await self.house.dream(m, self.socket.scope["role"] == "owner", player)
             if player not in self.house.lobby.players:
@@ -241,9 +253,9 @@ class Connection:
         assert player.dreaming is not None
         dreaming = player.dreaming
         fields = await dreaming.opened()
-        self.tell("opened", **fields, secret=player.id, watch=player.watch, watching=False,
-                  moments=self.house.moments(dreaming.loaded.name))
+        self.begin(**fields, secret=player.id, watch=player.watch, watching=False,
+                   moments=self.house.moments(dreaming.loaded.name))
         for page in player.watchers:
-            page.tell("opened", **fields, watching=True)
+            page.begin(**fields, watching=True)
         dreaming.again()
 

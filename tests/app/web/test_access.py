@@ -98,7 +98,8 @@ def test_a_token_moves_from_the_address_into_a_cookie():
     cookie = answer.headers["set-cookie"]
     assert "HttpOnly" in cookie and "SameSite=lax" in cookie
     assert page.get("/api/games").text == "visitor 0"
-    with page.websocket_connect("ws://dreams.example:7860/ws", headers={"origin": "http://dreams.example:7860"}) as ws:
+    ours = {"origin": "http://dreams.example:7860"}
+    with page.websocket_connect("ws://dreams.example:7860/ws", headers=ours) as ws:
         assert ws.receive_text() == "visitor"
 
 
@@ -123,8 +124,8 @@ def test_the_owner_is_led_to_the_studio():
     assert page.get("/").headers["location"] == "/studio/"
 
 
-@pytest.mark.parametrize("route", ["file=/etc/passwd", "file/etc/passwd", "proxy=http://example.org/", "call/x", "run/x",
-                                   "api/x", "component_server", "stream/x", "vibe-edit", "process_recording",
+@pytest.mark.parametrize("route", ["file=/etc/passwd", "file/etc/passwd", "proxy=http://example.org/", "call/x",
+                                   "run/x", "api/x", "component_server", "stream/x", "vibe-edit", "process_recording",
                                    "custom_component/x", "deep_link", "openapi.json", "dev/reload"])
 def test_gradios_other_routes_stay_shut(route: str):
     for prefix in ("", "/studio"):

@@ -26,9 +26,9 @@ WORDS = ["join", "open", "press", "release", "blur", "leave", "step", "sleep", "
 FIELDS = ["game", "seed", "actions", "tape", "at", "key", "n", "on", "who", "view", "steps", "x", "y", "moment", "done",
           "action", "order", "churn", "temperature", "radius", "rgb", "resume", "watch", "seq", "__proto__"]
 VALUES: list[Any] = [
-    None, True, False, 0, 1, -1, 7, 2**31, 2**63, 2**200, -2**63, 0.5, 1e308, "", "left", "small", "agent", "twin", "a" * 500,
-    "../../etc/passwd", "..\\..\\x", "%2e%2e/", "\u0000", "\u202e", "'; drop table", "<script>", "small@1", [], {}, [1, 2, 3],
-    [255, 0, 256], {"a": {}}, [[[[]]]], "0" * 9000, "zzzz"]
+    None, True, False, 0, 1, -1, 7, 2**31, 2**63, 2**200, -2**63, 0.5, 1e308, "", "left", "small", "agent", "twin",
+    "a" * 500, "../../etc/passwd", "..\\..\\x", "%2e%2e/", "\u0000", "\u202e", "'; drop table", "<script>", "small@1",
+    [], {}, [1, 2, 3], [255, 0, 256], {"a": {}}, [[[[]]]], "0" * 9000, "zzzz"]
 
 
 def nonsense(chance: random.Random) -> str | bytes:
@@ -39,7 +39,7 @@ def nonsense(chance: random.Random) -> str | bytes:
     if kind == 1:
         return "".join(chance.choice(string.printable) for _ in range(chance.randrange(200)))
     if kind == 2:
-        return chance.choice(["[" * 900, '{"t":' * 500, '"' + "a" * 17_000 + '"', "a" * 70_000, "\ud7ff" * 5000, "{}" * 99])
+        return chance.choice(["[" * 900, '{"t":' * 500, '"' + "a" * 17_000 + '"', "a" * 70_000, "\ud7ff" * 5000])
     fields = {chance.choice(FIELDS): chance.choice(VALUES) for _ in range(chance.randrange(4))}
     return json.dumps({"t": chance.choice(WORDS), **fields})
 
@@ -146,9 +146,11 @@ def asked(server: Server, path: str, data: bytes | None = None, method: str | No
 
 
 @pytest.mark.parametrize("path", [
-    "/ui/../server.py", "/ui/..%2fserver.py", "/ui/%2e%2e/%2e%2e/server.py", "/ui//etc/passwd", "/api/poster/..%2f..%2fx.png",
+    "/ui/../server.py", "/ui/..%2fserver.py", "/ui/%2e%2e/%2e%2e/server.py", "/ui//etc/passwd",
+    "/api/poster/..%2f..%2fx.png",
     "/api/poster/%2fetc%2fpasswd.png", "/api/tapes/..%2f..%2fetc%2fpasswd.tape", "/api/tapes/x.json",
-    "/api/tapes/aaaaaaaaaaaa.json", "/api/tapes/aaaaaaaaaaaa.py", "/api/film/small@1.webp", "/api/blind/x/0.webp", "/nothing"])
+    "/api/tapes/aaaaaaaaaaaa.json", "/api/tapes/aaaaaaaaaaaa.py", "/api/film/small@1.webp", "/api/blind/x/0.webp",
+    "/nothing"])
 def test_no_path_leads_out_of_the_house(server: Server, path: str):
     status, body = asked(server, path)
     assert status in (400, 404, 405) and b"root:" not in body and b"import" not in body

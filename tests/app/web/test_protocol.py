@@ -59,7 +59,8 @@ def test_noise_is_refused_or_read_but_never_breaks():
     for _ in range(3000):
         text = list(chance.choice(good))
         for _ in range(chance.randrange(1, 6)):
-            text[chance.randrange(len(text))] = chr(chance.choice([chance.randrange(32, 127), chance.randrange(0x11000)]))
+            code = chance.choice([chance.randrange(32, 127), chance.randrange(0x11000)])
+            text[chance.randrange(len(text))] = chr(code)
         try:
             assert isinstance(say.parse("".join(text)), say.Message)
         except say.BadMessage:

@@ -25,6 +25,8 @@ def test_a_page_plays(server: Server):
         opened = page.open(seed=3)
         assert opened["actions"] == NAMES and opened["title"] == "Small" and not opened["reality"]
         assert opened["directions"] == ["up", "down", "left", "right"] and opened["marks"][0][0] == 0
+        # no picture comes before the page knows what it shows
+        assert page.views == []
         first = page.view()
         assert first["pictures"] == ["dream"] and pixels(page.views[-1][1][0]).shape == (16, 16, 3)
         assert page.view(lambda v: v["moment"] >= first["moment"] + 3)["age"] >= 3

@@ -1,0 +1,283 @@
+"""A real browser: the page opens, a game is picked, keys move what is seen, twins, tapes, trainings."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import imageio_ffmpeg
+import pytest
+import torch
+
+from diamond_core.training.agent import Agent
+from diamond_core.training.checkpoint import Card, save_checkpoint
+from tests.app.web.conftest import small_checkpoint
+from tests.conftest import SMALL
+
+sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium is installed: apt-get install chromium")
+FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
+         "--disable-component-update", "--disable-sync"]
+SERVE = """
+import sys
+from pathlib import Path
+from app.web.house import Settings
+from app.web.serve import Place, serve
+home = Path(sys.argv[1])
+settings = Settings(home / "runs", home / "data", home / "tapes", home / "shelf", "cpu", quicken=lambda *_: None)
+serve(settings, Place(port=0))
+"""
+SOON = 30_000
+"""Milliseconds that anything may take on a busy machine."""
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("home")
+    small_checkpoint(folder / "shelf" / "small")
+    torch.manual_seed(1)
+    agent = Agent.from_config(SMALL, 6)
+    names = ["NOOP", "FIRE", "RIGHT", "LEFT", "RIGHTFIRE", "LEFTFIRE"]
+    with torch.no_grad():
+        agent.reward_end.head[0].bias += 5.0
+        agent.reward_end.head[-1].weight[-2], agent.reward_end.head[-1].weight[-1] = 20.0, -20.0
+    frames = torch.randint(0, 256, (4, 4, 3, 16, 16), dtype=torch.uint8)
+    starts = {"frames": frames, "actions": torch.zeros(4, 4, dtype=torch.int64)}
+    save_checkpoint(folder / "shelf" / "tiny-pong", agent, Card("Pong", names, SMALL), starts)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def url(home: Path) -> Iterator[str]:
+    environment = {**os.environ, "DIAMOND_CHECKPOINTS": str(home / "shelf")}
+    process = subprocess.Popen([sys.executable, "-c", SERVE, str(home)], stdout=subprocess.PIPE, text=True,
+                               env=environment)
+    assert process.stdout is not None
+    line = process.stdout.readline()
+    found = re.search(r"http://\S+", line)
+    assert found, line
+    yield found.group()
+    process.terminate()
+    process.wait(20)
+    process.stdout.close()
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[object]:
+    with sync_api.sync_playwright() as p:
+        chromium = p.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        yield chromium
+        chromium.close()
+
+
+@pytest.fixture
+def page(browser, url: str) -> Iterator[object]:
+    """A page that stays in the house: whatever it asks of others, and every error in it, fails the test."""
+    context = browser.new_context(viewport={"width": 1280, "height": 800}, bypass_csp=True, accept_downloads=True)
+    page = context.new_page()
+    page.set_default_timeout(SOON)
+    troubles: list[str] = []
+    page.on("pageerror", lambda error: troubles.append(str(error)))
+    page.on("request", lambda r: troubles.append(r.url) if not r.url.startswith((url, "data:", "blob:",
+                                                                                 url.replace("http", "ws"))) else None)
+    yield page
+    context.close()
+    assert troubles == []
+
+
+def enter(page, url: str, game: str) -> None:
+    page.goto(url)
+    page.click(f"dream-player .card[data-game={game}]")
+    page.wait_for_function("document.querySelector('dream-player').view")
+
+
+def view(page, name: str):
+    return page.evaluate(f"document.querySelector('dream-player').view.{name}")
+
+
+def when(page, condition: str) -> None:
+    """Waits until something holds of the view v."""
+    page.wait_for_function(f"(v => v && ({condition}))(document.querySelector('dream-player').view)")
+
+
+PIXELS = """(panel) => { const c = document.querySelector('dream-player').shadowRoot.querySelector(
+    `[data-panel=${panel}]`); return [...c.getContext('2d').getImageData(0, 0, c.width, c.height).data]; }"""
+
+
+def test_a_game_is_picked_and_played(page, url: str):
+    enter(page, url, "small")
+    before = page.evaluate(PIXELS, "dream")
+    page.keyboard.down("ArrowRight")
+    when(page, "v.name === 'RIGHT'")
+    page.keyboard.up("ArrowRight")
+    when(page, "v.name === 'NOOP'")
+    assert page.evaluate(PIXELS, "dream") != before
+    assert page.locator("dream-player [data-number=way]").text_content().endswith(" ms")
+    page.keyboard.press("p")
+    when(page, "v.paused")
+    moment = view(page, "moment")
+    page.keyboard.press(".")
+    when(page, f"v.moment === {moment + 1}")
+    page.keyboard.press("p")
+    when(page, f"!v.paused && v.moment > {moment + 2}")
+
+
+def test_the_paddle_follows_the_keys_in_the_real_dream(page, url: str):
+    """The shipped Pong: the green paddle goes up, then down."""
+    where = """() => { const c = document.querySelector('dream-player').shadowRoot.querySelector('[data-panel=dream]');
+        const d = c.getContext('2d').getImageData(0, 0, c.width, c.height).data; let sum = 0, n = 0;
+        for (let y = 9; y < 62; y++) for (let x = 50; x < 64; x++) { const i = 4 * (y * c.width + x);
+            if (d[i + 1] > 130 && d[i] < 140 && d[i + 2] < 140) { sum += y; n++; } }
+        return n ? sum / n : null; }"""
+    enter(page, url, "Pong")
+    for key, goes_down in (("ArrowDown", True), ("ArrowUp", False)):
+        page.wait_for_function(f"({where})() !== null")
+        start = page.evaluate(where)
+        page.keyboard.down(key)
+        page.wait_for_function(f"(() => {{ const y = ({where})(); return y !== null && "
+                               f"({'y' if goes_down else '-y'} > {start + 3 if goes_down else -(start - 3)} || "
+                               f"{'y > 52' if goes_down else 'y < 16'}); }})()")
+        page.keyboard.up(key)
+
+
+def test_twin_wake_up_and_fall_asleep(page, url: str):
+    enter(page, url, "tiny-pong")
+    page.keyboard.press("t")
+    when(page, "v.show === 'twin' && v.pictures.length === 2 && v.psnr !== null")
+    assert page.locator("dream-player figure.reality").is_visible()
+    assert page.evaluate(PIXELS, "reality") != page.evaluate(PIXELS, "dream")
+    page.keyboard.press("k")
+    when(page, "v.awake && v.show === 'reality'")
+    before = page.evaluate(PIXELS, "reality")
+    page.keyboard.down("ArrowUp")
+    when(page, "v.name === 'RIGHT'")
+    time.sleep(0.5)
+    page.keyboard.up("ArrowUp")
+    assert page.evaluate(PIXELS, "reality") != before
+    page.keyboard.press("k")
+    when(page, "!v.awake")
+
+
+def test_what_if_and_back(page, url: str):
+    enter(page, url, "small")
+    when(page, "v.moment > 5")
+    page.keyboard.press("f")
+    page.wait_for_selector("dream-player .futures button[data-action='2'] canvas")
+    moment = view(page, "moment")
+    page.click("dream-player .futures button[data-action='2']")
+    when(page, f"v.moment >= {moment + 10}")
+    page.keyboard.press("p")
+    when(page, "v.paused")
+    moment = view(page, "moment")
+    page.keyboard.press(",")
+    when(page, f"v.moment < {moment}")
+    page.keyboard.press("v")
+    page.wait_for_selector("dream-player .levels canvas")
+    page.keyboard.press("Escape")
+    page.wait_for_selector("dream-player .sheet", state="hidden")
+
+
+def test_a_recording_is_a_film_that_plays(page, url: str, tmp_path: Path):
+    enter(page, url, "small")
+    page.keyboard.press("r")
+    when(page, "v.tape > 20")
+    page.keyboard.press("r")
+    with page.expect_download() as download:
+        page.click("dream-player .note a:has-text('MP4')")
+    film = tmp_path / "dream.mp4"
+    download.value.save_as(film)
+    frames, seconds = imageio_ffmpeg.count_frames_and_secs(str(film))
+    assert frames > 20 and seconds == pytest.approx(frames / 15, abs=0.2)
+    page.get_by_role("tab", name="Record", exact=True).click()
+    page.wait_for_function("""document.querySelector('dream-tapes').shadowRoot.querySelector('video')?.duration > 1""")
+    page.click("dream-tapes button:has-text('Prove')")
+    page.wait_for_selector("dream-tapes button:has-text('Same to the last bit')")
+    page.click("dream-tapes button:has-text('Dream it again')")
+    when(page, "v.age > 3")
+
+
+def test_the_connection_is_lost_and_found(page, url: str):
+    enter(page, url, "small")
+    when(page, "v.moment > 8")
+    moment = view(page, "moment")
+    page.evaluate("document.querySelector('dream-player').link.socket.close()")
+    when(page, f"v.moment > {moment + 5}")
+    assert view(page, "moment") < moment + 200
+    assert page.locator("dream-player .veil").is_hidden()
+
+
+def test_a_training_is_started_stopped_and_dreamt(page, url: str, home: Path):
+    page.goto(url)
+    page.get_by_role("tab", name="Train", exact=True).click()
+    page.get_by_label("Game").first.fill("toy")
+    page.keyboard.press("Enter")
+    page.get_by_label("tiny").check()
+    page.get_by_role("button", name="More numbers").click()
+    page.get_by_label("Batch size of the world").fill("2")
+    page.click("#start-training")
+    page.wait_for_selector(".run.training", timeout=120_000)
+    (run,) = (home / "runs").glob("toy-*")
+    wait(lambda: (run / "metrics.jsonl").exists() and "denoiser" in (run / "metrics.jsonl").read_text())
+    page.wait_for_selector("#run-curves svg", timeout=60_000)
+    page.click("#stop-training")
+    page.wait_for_selector(".run.stopped", timeout=120_000)
+    page.click("#play-run")
+    when(page, "v.moment >= 0")
+    assert page.locator("dream-player [data-title]").text_content() == f"{run.name}, epoch 1"
+    page.wait_for_selector("dream-player figure.dream canvas[width='8']")
+
+
+def test_compare_and_models(page, url: str):
+    page.goto(url)
+    page.get_by_role("tab", name="Compare", exact=True).click()
+    page.wait_for_selector("#reports svg polyline")
+    page.select_option("dream-blind select >> nth=0", "tiny-pong")
+    page.click("dream-blind .next")
+    page.wait_for_selector("dream-blind .pair img >> nth=1")
+    page.click("dream-blind .pair button >> nth=0")
+    page.wait_for_selector("dream-blind .pair .reality")
+    assert "of 1 right" in page.locator("dream-blind .scores").text_content()
+    page.get_by_role("tab", name="Models", exact=True).click()
+    page.wait_for_selector("#cards h3:has-text('tiny-pong')")
+
+
+def test_thumbs_on_a_phone(browser, url: str):
+    size = {"width": 390, "height": 844}
+    context = browser.new_context(viewport=size, has_touch=True, is_mobile=True, bypass_csp=True)
+    page = context.new_page()
+    page.set_default_timeout(SOON)
+    page.goto(f"{url}play#game=tiny-pong")
+    page.wait_for_function("document.querySelector('dream-player').view")
+    box = page.locator("dream-player .thumb").bounding_box()
+    page.touchscreen.tap(box["x"] + box["width"] * 0.9, box["y"] + box["height"] / 2)
+    when(page, "v.name === 'RIGHT'")
+    page.locator("dream-player .fire").tap()
+    when(page, "v.name === 'FIRE'")
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390
+    context.close()
+
+
+def test_the_page_of_play_keeps_its_own_rules(browser, url: str):
+    """Its content policy is not bypassed here: nothing of its own may offend it."""
+    context = browser.new_context()
+    page = context.new_page()
+    said: list[str] = []
+    page.on("console", lambda message: said.append(message.text) if message.type == "error" else None)
+    page.goto(f"{url}play#game=small")
+    page.wait_for_selector("dream-player [data-number=rate]:has-text('Hz')", timeout=SOON)
+    context.close()
+    assert said == []
+
+
+def wait(until: Callable[[], bool], seconds: float = 60) -> None:
+    deadline = time.monotonic() + seconds
+    while not until():
+        assert time.monotonic() < deadline, "it did not happen"
+        time.sleep(0.1)

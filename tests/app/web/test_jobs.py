@@ -1,0 +1,166 @@
+"""Trainings as children of nobody: ordered, started, found again, stopped cleanly, resumed, deleted."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from app.web.jobs import JOB, LOG, JobError, Jobs, Order, arguments_of, canonical, tail
+from diamond_core.config import tiny
+from diamond_core.training.run import Run
+
+
+def test_an_order_is_what_the_command_line_takes():
+    order = Order("pong", "tiny", minutes=1.5, dataset="data/x", seed=3, epochs=2, batch_size=4, learning_rate=1e-3)
+    assert arguments_of(order) == [
+        "--game", "Pong", "--preset", "tiny", "--seed", "3", "--time-limit", "90s", "--dataset", "data/x",
+        "--final-epochs", "2", "--denoiser.batch-size", "4", "--denoiser.learning-rate", "0.001"]
+    assert arguments_of(Order("toy", "tiny")) == ["--game", "toy", "--preset", "tiny", "--seed", "0"]
+
+
+@pytest.mark.parametrize("order, words", [
+    (Order("Pongg"), "Pong"), (Order("toy", "huge"), "paper"), (Order("toy", epochs=-1), "more than 0"),
+    (Order("gym:Nothing-v9"), "Nothing"), (Order(""), "."), (Order("toy", learning_rate=float("inf")), "more than 0")])
+def test_an_order_that_cannot_be(order: Order, words: str, tmp_path: Path):
+    with pytest.raises(JobError, match=words):
+        Jobs(tmp_path / "runs").start(order)
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize("name", ["../x", "a/b", ".hidden", "a b", "x" * 61, "-rf"])
+def test_a_name_is_a_name(name: str, tmp_path: Path):
+    with pytest.raises(JobError, match="letters"):
+        Jobs(tmp_path / "runs").start(Order("toy", "tiny", name=name))
+
+
+def test_games_by_any_spelling():
+    assert canonical(" mspacman ") == "MsPacman" and canonical("toy") == "toy"
+
+
+def begun(runs: Path, name: str, **job: object) -> Run:
+    """A run that somebody began."""
+    run = Run(runs / name)
+    run.begin(tiny("toy"))
+    if job:
+        (run.folder / JOB).write_text(json.dumps(job))
+    return run
+
+
+def test_what_became_of_a_run(tmp_path: Path):
+    jobs = Jobs(tmp_path)
+    for name, words, state in (("a", "stopped and saved in epoch 1", "stopped"), ("b", "finished in 3s", "finished"),
+                               ("c", "diamond: no space left on the disk", "failed"), ("d", "", "stopped")):
+        begun(tmp_path, name, pid=2**22 + 1)
+        (tmp_path / name / LOG).write_text(f"epoch 1/3\r{words}\n")
+        assert jobs.status(name).state == state
+    assert jobs.status("c").last_words == "diamond: no space left on the disk"
+    with pytest.raises(JobError, match="not being trained"):
+        jobs.stop("a")
+    jobs.delete("a")
+    assert sorted(jobs.names()) == ["b", "c", "d"] and not (tmp_path / "a").exists()
+
+
+def test_only_what_was_found_can_be_named(tmp_path: Path):
+    begun(tmp_path / "runs", "good")
+    (tmp_path / "secret").mkdir()
+    jobs = Jobs(tmp_path / "runs")
+    for name in ("../secret", "/etc", "", ".", "nothing"):
+        for act in (jobs.status, jobs.stop, jobs.resume, jobs.delete, jobs.log):
+            with pytest.raises(JobError, match="no run"):
+                act(name)
+    assert (tmp_path / "secret").exists()
+
+
+def test_a_number_that_was_given_to_another_process_is_not_ours(tmp_path: Path):
+    """The process that once trained is gone and its number belongs to somebody else: that one is left alone."""
+    other = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
+    try:
+        begun(tmp_path, "toy-1", pid=other.pid)
+        jobs = Jobs(tmp_path)
+        assert jobs.status("toy-1").state == "stopped"
+        with pytest.raises(JobError):
+            jobs.stop("toy-1")
+        assert other.poll() is None
+    finally:
+        other.kill()
+        other.wait()
+
+
+def test_a_training_in_a_terminal_is_seen_and_left_alone(tmp_path: Path):
+    run = begun(tmp_path, "toy-1")
+    (run.folder / "metrics.jsonl").write_text("")
+    code = f"import sys, time; from diamond_core.training.run import Run; from pathlib import Path; lock = Run(Path(" \
+           f"{str(run.folder)!r})).lock(); print('held', flush=True); time.sleep(60)"
+    child = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE)
+    try:
+        assert child.stdout is not None and child.stdout.readline() == b"held\n"
+        jobs = Jobs(tmp_path)
+        assert jobs.status("toy-1").state == "training" and not jobs.status("toy-1").ours
+        with pytest.raises(JobError, match="started elsewhere"):
+            jobs.stop("toy-1")
+        with pytest.raises(JobError, match="being trained already"):
+            jobs.resume("toy-1")
+        with pytest.raises(JobError, match="stop it first"):
+            jobs.delete("toy-1")
+        # the lock that was asked about is still theirs
+        assert Jobs(tmp_path).status("toy-1").state == "training"
+    finally:
+        child.kill()
+        child.wait()
+        child.stdout.close()
+
+
+def test_a_log_without_its_bars(tmp_path: Path):
+    path = tmp_path / "log"
+    path.write_bytes(b"a 1/9\ra 2/9\x1b[A\r\x1b[31ma 9/9\nfinished\n\n\xff\n")
+    assert tail(path) == ["a 9/9", "finished", "\ufffd"] and tail(tmp_path / "none") == []
+
+
+def test_a_training_outlives_who_started_it(tmp_path: Path):
+    """Started by a server that ends; found, stopped and resumed by the next."""
+    runs = tmp_path / "runs"
+    code = f"from app.web.jobs import Jobs, Order; from pathlib import Path; " \
+           f"print(Jobs(Path({str(runs)!r})).start(Order('toy', 'tiny', batch_size=2)))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=True)
+    assert done.stdout == "toy-1\n"
+    jobs = Jobs(runs)
+    try:
+        assert jobs.names() == ["toy-1"] and jobs.status("toy-1").state == "training"
+        assert jobs.status("toy-1").ours and jobs.status("toy-1").config.denoiser.batch_size == 2
+        with pytest.raises(JobError, match="already"):
+            jobs.start(Order("toy", "tiny", name="toy-1"))
+        wait_for(lambda: (runs / "toy-1" / "metrics.jsonl").exists())
+        jobs.stop("toy-1")
+        assert jobs.status("toy-1").state in ("stopping", "stopped")
+        wait_for(lambda: jobs.status("toy-1").state == "stopped")
+        assert "stopped and saved" in jobs.log("toy-1") and len(Run(runs / "toy-1").moments()) == 1
+        size = (runs / "toy-1" / LOG).stat().st_size
+        jobs.resume("toy-1", minutes=0.01)
+        wait_for(lambda: jobs.status("toy-1").state == "stopped")
+        assert (runs / "toy-1" / LOG).stat().st_size > size
+    finally:
+        job = json.loads((runs / "toy-1" / JOB).read_text())
+        if Jobs(runs).status("toy-1").state != "stopped":
+            os.kill(job["pid"], 9)
+
+
+def wait_for(happened, seconds: float = 90) -> None:
+    until = time.monotonic() + seconds
+    while not happened():
+        assert time.monotonic() < until, "it did not happen"
+        time.sleep(0.1)
+
+
+def test_the_order_of_runs_is_the_newest_first(tmp_path: Path):
+    for i, name in enumerate(("a", "b", "c")):
+        run = begun(tmp_path, name)
+        os.utime(run.folder, (1000 + i, 1000 + i))
+    assert Jobs(tmp_path).names() == ["c", "b", "a"]
+    assert replace(Order("toy"), seed=1).seed == 1

@@ -1,0 +1,217 @@
+"""Recordings: kept, found by their names only, rendered, proven, learned from; and a folder for a Space."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import urllib.request
+from pathlib import Path
+
+import imageio.v3 as iio
+import imageio_ffmpeg
+import numpy as np
+import pytest
+
+from app.session.session import Session
+from app.session.tape import Tape
+from app.session.tapefile import load_tape, to_bytes
+from app.session.timeline import Packed
+from app.web import tapes as tapes_module
+from app.web.datasets import datasets_of, play_of
+from app.web.space import export_space, requirements
+from app.web.tapes import Tapes, TapesError, cost_of, read_frames, write_frames
+from diamond_core.replay import Dataset
+from diamond_core.training.checkpoint import CheckpointError
+from diamond_core.training.library import load
+from tests.app.web.conftest import Server
+
+
+@pytest.fixture
+def tape(home) -> Tape:
+    agent = load("small", "cpu")
+    session = Session(agent, agent.world(), seed=1)
+    session.start_tape()
+    for _ in range(6):
+        session.tick()
+    return session.stop_tape()
+
+
+def seen(n: int, twin: bool) -> list[tuple[Packed, Packed | None]]:
+    frames = np.random.default_rng(0).integers(0, 256, (n, 2, 16, 16, 3), dtype=np.uint8)
+    return [(Packed.of(a), Packed.of(b) if twin else None) for a, b in frames]
+
+
+@pytest.mark.parametrize("twin", [False, True])
+def test_frames_come_back_as_they_were(tmp_path: Path, twin: bool):
+    pictures = seen(5, twin)
+    write_frames(pictures, tmp_path / "x.frames")
+    back = list(read_frames(tmp_path / "x.frames"))
+    for (a, b), (x, y) in zip(pictures, back, strict=True):
+        np.testing.assert_array_equal(a.open(), x)
+        assert (y is None) is (b is None)
+        if b is not None:
+            np.testing.assert_array_equal(b.open(), y)
+
+
+@pytest.mark.parametrize("twin", [False, True])
+def test_a_recording_becomes_films(tmp_path: Path, tape: Tape, twin: bool):
+    tapes = Tapes(tmp_path)
+    kept = tapes.keep(tape, seen(6, twin), "Small", by_visitor=False)
+    assert tapes.get(kept.id) == kept and kept.steps == 6 and kept.twin is twin
+    mp4 = tapes.file(kept.id, "mp4")
+    assert imageio_ffmpeg.count_frames_and_secs(str(mp4))[0] == 6
+    # the film carries the tape
+    assert to_bytes(load_tape(mp4)) == to_bytes(tape)
+    assert len(iio.imread(tapes.file(kept.id, "gif"), index=...)) == 6
+    assert load_tape(tapes.file(kept.id, "tape")).actions.tolist() == tape.actions.tolist()
+    if not twin:
+        film = iio.imread(tapes.file(kept.id, "webp"), index=...)[..., :3]
+        np.testing.assert_array_equal(film[:, ::24, ::24], np.stack([a.open() for a, _ in seen(6, False)]))
+    tapes.delete(kept.id)
+    assert list(tmp_path.iterdir()) == [] and tapes.all() == []
+
+
+def test_names_lead_nowhere_else(tmp_path: Path, tape: Tape):
+    tapes = Tapes(tmp_path / "tapes")
+    (tmp_path / "secret.json").write_text("{}")
+    for name in ("../secret", "..%2fsecret", "secret", "x" * 41, "", "a/b", "aaaaaaaa"):
+        for act in (tapes.get, tapes.tape, tapes.delete, lambda n: tapes.file(n, "tape")):
+            with pytest.raises(TapesError, match="no such tape"):
+                act(name)
+    kept = tapes.keep(tape, [], "x", by_visitor=False)
+    for ending in ("json", "frames", "py", "../x"):
+        with pytest.raises(TapesError, match="there is no"):
+            tapes.file(kept.id, ending)
+    with pytest.raises(TapesError, match="no film"):
+        tapes.file(kept.id, "mp4")
+
+
+def test_visitors_tapes_are_few_and_the_owners_stay(tmp_path: Path, tape: Tape, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(tapes_module, "KEPT_OF_VISITORS", 2)
+    tapes = Tapes(tmp_path)
+    own = tapes.keep(tape, [], "mine", by_visitor=False)
+    theirs = [tapes.keep(tape, [], str(i), by_visitor=True) for i in range(4)]
+    assert {r.id for r in tapes.all()} == {own.id, theirs[2].id, theirs[3].id}
+
+
+def test_a_tape_that_costs_too_much_is_refused(tmp_path: Path, tape: Tape, monkeypatch: pytest.MonkeyPatch):
+    tapes = Tapes(tmp_path)
+    assert cost_of(tape) == 6 * 3
+    back = tapes.bring(to_bytes(tape), "<b>../x", by_visitor=True)
+    assert back.title == "b..x" and not back.has_film
+    monkeypatch.setattr(tapes_module, "MOST_COST", 17)
+    with pytest.raises(TapesError, match="too long"):
+        tapes.bring(to_bytes(tape), "x", by_visitor=True)
+
+
+def test_an_empty_tape_is_not_kept(tmp_path: Path):
+    agent = load_small(tmp_path)
+    session = Session(agent, agent.world())
+    session.start_tape()
+    with pytest.raises(TapesError, match="nothing was recorded"):
+        Tapes(tmp_path / "t").keep(session.stop_tape(), [], "x", by_visitor=False)
+
+
+def load_small(tmp_path: Path):
+    from tests.app.web.conftest import small_checkpoint
+    return load(small_checkpoint(tmp_path / "small"), "cpu")
+
+
+def test_the_library_over_http(server: Server):
+    with server.page() as page:
+        page.open(seed=3)
+        page.send("record", on=True)
+        page.view(lambda v: v["tape"] is not None and v["tape"] >= 8)
+        page.send("record", on=False)
+        kept = page.until("recorded")
+
+    def ask(path: str, data: bytes | None = None, method: str = "GET"):
+        request = urllib.request.Request(server.url + path, data, method=method)
+        with urllib.request.urlopen(request, timeout=30) as answer:
+            return answer.read()
+
+    (listed,) = json.loads(ask("/api/tapes"))
+    assert listed["id"] == kept["id"] and listed["steps"] >= 8 and listed["dream"] == "small"
+    assert ask(f"/api/tapes/{kept['id']}.mp4")[4:8] == b"ftyp"
+    assert json.loads(ask(f"/api/tapes/{kept['id']}/prove", method="POST")) == {"same": listed["steps"],
+                                                                                "steps": listed["steps"]}
+    brought = json.loads(ask("/api/tapes?title=again", ask(f"/api/tapes/{kept['id']}.tape"), "POST"))
+    with server.page() as page:
+        page.open(tape=brought["id"], at=5)
+        first = page.view()
+        assert page.view(lambda v: v["moment"] > first["moment"])
+    ask(f"/api/tapes/{kept['id']}", method="DELETE")
+    assert [r["id"] for r in json.loads(ask("/api/tapes"))] == [brought["id"]]
+
+
+def test_visitors_see_their_own_tapes_only(shared: Server, tape: Tape):
+    kept = shared.house.tapes.keep(tape, [], "x", by_visitor=False)
+
+    def ask(token: str, query: str = "") -> list[str]:
+        with urllib.request.urlopen(f"{shared.url}/api/tapes?token={token}{query}", timeout=10) as answer:
+            return [r["id"] for r in json.loads(answer.read())]
+
+    assert ask("v" * 32) == [] and ask("v" * 32, f"&names=nothing,{kept.id}") == [kept.id]
+    assert ask("o" * 32) == [kept.id]
+
+
+def test_recorded_play_becomes_a_dataset(tmp_path: Path, home, tape: Tape):
+    tapes = Tapes(tmp_path / "tapes")
+    tapes.keep(tape, [], "x", by_visitor=False)
+    with pytest.raises(ValueError, match="none of your tapes"):
+        play_of(tapes, "toy", tmp_path / "data")
+    assert datasets_of(tmp_path / "data", "toy") == []
+
+
+def test_real_play_is_learned_from(tmp_path: Path, pong_tape: Tape):
+    tapes = Tapes(tmp_path / "tapes")
+    tapes.keep(pong_tape, [], "x", by_visitor=False)
+    path = play_of(tapes, "Pong", tmp_path / "data")
+    assert Dataset.open(path).num_steps == len(pong_tape)
+    assert datasets_of(tmp_path / "data", "Pong") == [(path, "1 episodes")]
+
+
+@pytest.fixture
+def pong_tape() -> Tape:
+    import torch
+
+    from diamond_core.training.agent import Agent
+    from diamond_core.training.checkpoint import Card
+    from tests.conftest import SMALL
+    torch.manual_seed(0)
+    agent = Agent.from_config(SMALL, 6).eval()
+    agent.card = Card("Pong", ["NOOP", "FIRE", "RIGHT", "LEFT", "RIGHTFIRE", "LEFTFIRE"], SMALL)
+    session = Session(agent, agent.world(), seed=1)
+    session.start_tape()
+    for _ in range(5):
+        session.tick()
+    return session.stop_tape()
+
+
+def test_a_space_is_a_folder_that_runs(tmp_path: Path, shelf: Path):
+    folder = tmp_path / "space"
+    assert export_space(folder, [str(shelf / "small")]) == ["small"]
+    card = (folder / "README.md").read_text()
+    assert card.startswith("---\n") and "app_file: space.py" in card and "sdk: gradio" in card
+    assert any(line.startswith("torch") for line in requirements()) and not any("pygame" in r for r in requirements())
+    assert not list(folder.rglob("__pycache__")) and not (folder / "app" / "desktop").exists()
+    code = ("import json, sys; from app.web.space import settings; from app.web.house import House; import app\n"
+            "s = settings(); names = [o.name for o in House(s).shelf.offers()]\n"
+            "print(json.dumps([app.__file__, names, s.access.public, s.access.loopback]))")
+    environment = {name: x for name, x in os.environ.items() if name not in ("PYTHONPATH", "DIAMOND_CHECKPOINTS")}
+    done = subprocess.run([sys.executable, "-c", code], cwd=folder, env=environment, capture_output=True, text=True,
+                          timeout=120)
+    assert done.returncode == 0, done.stderr
+    where, names, public, loopback = json.loads(done.stdout)
+    assert where.startswith(str(folder)) and names == ["small"] and public and not loopback
+
+
+def test_a_space_needs_a_dream_and_a_new_folder(tmp_path: Path, shelf: Path):
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "x").write_text("x")
+    with pytest.raises(ValueError, match="not empty"):
+        export_space(tmp_path / "full", [str(shelf / "small")])
+    with pytest.raises(CheckpointError):
+        export_space(tmp_path / "new", ["nothing"])
