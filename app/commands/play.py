@@ -49,7 +49,7 @@ def record(args: list[str]) -> None:
 
 @dataclass(frozen=True)
 class Play:
-    """Steps into a dream, in a window. Without a display it is dreamt by the agent and written to a video."""
+    """Steps into a dream, in a window. Without a display it opens the web player, or dreams to a video."""
 
     checkpoint: Positional[str | None] = None
     """A name, a checkpoint folder or a run; default: choose from pictures of all that are installed."""
@@ -57,7 +57,7 @@ class Play:
     """Of the game that the dream begins with and of its luck; default: another one each time."""
     device: str = "auto"
     out: Path | None = None
-    """Without a display: the video; default: GAME-dream.mp4 in this folder."""
+    """Without a display: write a video instead of opening the web player."""
     frames: int = 300
     """Without a display: its length."""
 
@@ -77,14 +77,23 @@ def play(args: list[str]) -> None:
 
 
 def without_window(c: Play, reason: str) -> None:
-    """Here the web player takes over once it exists; until then a dream becomes a video."""
+    """The web player takes over; where it is not installed, or a video is asked for, a dream becomes a video."""
+    from importlib.util import find_spec
+
     from diamond_core.training.library import installed
 
+    if c.out is None and find_spec("gradio") is not None:
+        from app.commands.web import web
+
+        print(f"no window here ({reason}): opening the web player", flush=True)
+        web(["--device", c.device])
+        return
     names = list(installed())
     checkpoint = c.checkpoint or (names[0] if names else None)
     if checkpoint is None:
         raise ValueError("no dream is installed: train one with diamond train --game Pong --run runs/Pong")
-    print(f"no window here ({reason}): dreaming {checkpoint} to a video")
+    missing = " nor a web player (pip install 'diamond-playground[web]')" if c.out is None else ""
+    print(f"no window here ({reason}){missing}: dreaming {checkpoint} to a video")
     write(Record(checkpoint, c.out or Path(f"{Path(checkpoint).name}-dream.mp4"), c.frames, seed=c.seed or 0,
                  device=c.device, overwrite=c.out is None))
 

@@ -283,7 +283,7 @@ def test_without_a_display_the_command_says_so_in_one_line_and_does_without(monk
 
     written = []
     monkeypatch.setattr(play, "write", written.append)
-    main(["play", "Pong"])
+    main(["play", "Pong", "--out", "dream.mp4"])
     said = capsys.readouterr().out
     assert said.count("\n") == 1 and "SDL_VIDEODRIVER is dummy" in said and written[0].checkpoint == "Pong"
     monkeypatch.setattr("sys.platform", "linux")
@@ -306,3 +306,11 @@ def test_a_world_that_is_not_there_is_one_line(monkeypatch, capsys):
         main(["play", "Ponk"])
     said = capsys.readouterr().err
     assert stop.value.code == 2 and said.count("\n") == 1 and "no checkpoint 'Ponk'" in said
+
+
+def test_without_a_display_the_web_player_opens(monkeypatch, capsys):
+    opened: list[list[str]] = []
+    monkeypatch.setattr("app.desktop.window.display_missing", lambda: "no DISPLAY")
+    monkeypatch.setattr("app.commands.web.web", opened.append)
+    main(["play", "--device", "cpu"])
+    assert opened == [["--device", "cpu"]] and "no window here (no DISPLAY)" in capsys.readouterr().out
