@@ -358,6 +358,7 @@ class Trainer:
         folder = self.run_folder.moment(epoch)
         self.run_folder.discard(folder)
         training = {"preset": self.config.preset, "seed": self.config.seed, "epoch": epoch,
+                    "initial": self.config.initial,
                     "steps": self.dataset.num_steps, "episodes": self.dataset.num_episodes,
                     "updates": {name: learner.num_updates for name, learner in self.learners.items()},
                     "seconds": round(self.seconds + time.perf_counter() - self._clock), "torch": torch.__version__}
