@@ -150,7 +150,7 @@ def test_walk(capsys, home, tmp_path, monkeypatch):
         main(["record", "toy", "--out", name, "--frames", "4", "--policy", "LEFT,0,right", "--scale", "2"])
         assert (tmp_path / name).stat().st_size > 100
     main(["record", "toy", "--twin", "--out", "twin.gif", "--frames", "3", "--policy", "random"])
-    main(["play", "toy", "--frames", "3"])
+    main(["play", "toy", "--frames", "3", "--out", "toy-dream.mp4"])
     assert (tmp_path / "toy-dream.mp4").exists()
     main(["evaluate", "returns", "toy", "--episodes", "3", "--max-steps", "30"])
     assert "toy: score" in capsys.readouterr().out
