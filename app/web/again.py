@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
 from app.session.host import Host
 from app.session.tape import Played, Tape, TapeError, pack_value
 from diamond_core.world.dream import World
+from diamond_core.world.engine import Engine
 
 Tell = Callable[[int, int], None]
 """tell(done, total)."""
@@ -21,7 +22,7 @@ async def ready_at(host: Host, world: World, tape: Tape, number: int, tell: Tell
         raise TapeError(f"expected a step from 0 to {len(tape)}, got {number}: choose one on the tape")
     if number in tape.values:
         return tape
-    first = max(step for step in tape.values if step <= number)
+    first = max(step for step in (*tape.values, *tape.stops) if step <= number)
     state = None
     async for played in stepwise(host, tape.replay(world, first, number)):
         state = played.state or state
@@ -31,10 +32,11 @@ async def ready_at(host: Host, world: World, tape: Tape, number: int, tell: Tell
     return replace(tape, values={**tape.values, number: await on(host, lambda: pack_value(state))})
 
 
-async def proven(host: Host, world: World, tape: Tape) -> int:
-    """How many steps come out as they were recorded, frame, reward and end."""
+async def proven(host: Host, world: World, tape: Tape, engines: Mapping[str, Engine]) -> int:
+    """How many steps come out as they were recorded, frame, reward and end. The world is nobody else's: its engine
+    is changed to the one that a step was dreamt on."""
     same = 0
-    async for played in stepwise(host, tape.replay(world)):
+    async for played in stepwise(host, tape.replay(world, engines=engines)):
         same += tape.check(played)
     return same
 

@@ -25,6 +25,8 @@ from diamond_core.diffusion.noise import karras_sigmas
 LOG = logging.getLogger(__name__)
 DIGITS = "0123456789abcdefghijklmnopqrstuvwxyz"
 """An action of a link is one of these; no game has more actions."""
+MOST_WAITING = 64
+"""Wishes of one player that may wait for the thread."""
 LOOK_AGAIN = 0.15
 """Seconds between two looks at futures that are still being dreamt."""
 
@@ -78,7 +80,7 @@ class Dreaming:
         self._screen = False
         self._scrubbing: bool | None = None
         self._newest: View | None = None
-        self._held = False
+        self._waiting, self._ended = 0, False
         self._film: list[Seen] = []
         self._twin = False
         session.listeners.append(self._filmed)
@@ -90,11 +92,11 @@ class Dreaming:
         """A new dream, or on from a tape's step. Raises ValueError for actions that are not the game's."""
         def make() -> Session:
             session = Session(loaded.agent, loaded.world, seed=opening.seed)
-            told = [DIGITS.index(digit) for digit in opening.actions]
             if tape is not None:
-                session.go_on_from(tape, opening.at)
-                told = story(tape, opening.at)
-            if told:
+                go_on = session.follow if opening.at < len(tape) else session.go_on_from
+                go_on(tape, opening.at)
+            elif opening.actions:
+                told = [DIGITS.index(digit) for digit in opening.actions]
                 session.controls = Retold(session.action_names, told)
             return session
 
@@ -111,19 +113,16 @@ class Dreaming:
 
     def end(self) -> None:
         """For good."""
+        self._ended = True
         self.host.remove(self.session)
 
-    def do(self, message: say.Message) -> None:
-        """Carries out what the page wants, when the thread comes to it."""
-        def run() -> None:
-            try:
-                self._do(message)
-            except ValueError as error:
-                self._tell("note", text=str(error))
-            except Exception as error:
-                self._failed(error)
-
-        self.host.call(run)
+    def do(self, message: say.Message) -> bool:
+        """Carries out what the page wants, when the thread comes to it; False if too much waits already."""
+        if self._waiting >= MOST_WAITING:
+            return False
+        self._waiting += 1
+        self.host.call(lambda: self._granted(message))
+        return True
 
     async def opened(self) -> dict[str, Any]:
         """What a page must know of this dream."""
@@ -171,6 +170,18 @@ class Dreaming:
 
     def _tell(self, t: str, **fields: Any) -> None:
         self._loop.call_soon_threadsafe(lambda: self.audience.tell(t, **fields))
+
+    def _granted(self, message: say.Message) -> None:
+        try:
+            # what was wished for before the end is not granted after it
+            if not self._ended:
+                self._do(message)
+        except ValueError as error:
+            self._tell("note", text=str(error))
+        except Exception as error:
+            self._failed(error)
+        finally:
+            self._waiting -= 1
 
     def _do(self, m: say.Message) -> None:
         s = self.session
@@ -289,8 +300,10 @@ class Dreaming:
         if not frames:
             raise ValueError("there is no dreamt frame yet: go on for a step")
         c = s.sampler
-        sigmas = karras_sigmas(c.num_steps, c.sigma_min, c.sigma_max, c.rho).tolist()[:len(frames) - 1]
-        frames, levels = [*frames, s.view.frame], [*sigmas, *[None] * (len(frames) - len(sigmas)), None]
+        levels: list[float | None] = karras_sigmas(c.num_steps, c.sigma_min, c.sigma_max, c.rho).tolist()[:len(frames)]
+        # the guess at the lowest level is the frame itself, but for Heun's last correction
+        levels[-1] = None
+        frames[-1] = s.view.frame
         fields = {"what": "denoising", "sigmas": levels, "width": frames[0].shape[1], "height": frames[0].shape[0]}
         self._loop.call_soon_threadsafe(self.audience.sheet, fields, np.concatenate(frames, axis=1))
 
@@ -307,14 +320,6 @@ class Dreaming:
         query = {"game": self.loaded.name, "seed": str(self.session.knobs.seed),
                  "actions": "".join(DIGITS[a or 0] for a in actions)}
         self._tell("link", query=query)
-
-
-def story(tape: Tape, at: int) -> list[int]:
-    """The actions from a step on for as long as nothing was put in and nobody was awake."""
-    until = min([step for step in tape.values if step > at], default=len(tape))
-    awake = [i for i in range(at, until) if tape.lived[i]]
-    actions: list[int] = tape.actions[at:min(awake, default=until)].tolist()
-    return actions
 
 
 def is_same(one: View, other: View) -> bool:

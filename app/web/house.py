@@ -28,6 +28,7 @@ from app.web.shelf import Quicken, Shelf
 from app.web.shot import Shot
 from app.web.tapes import Seen, Tapes, TapesError
 from diamond_core.world.accelerate import accelerate
+from diamond_core.world.dream import World
 
 SWEEP = 2.0
 """Seconds between two looks for those who are gone."""
@@ -168,7 +169,10 @@ class House:
             raise TapesError("another tape is being proven: try again in a moment")
         async with self._proving:
             loaded = await asyncio.to_thread(self.shelf.load, dream, is_owner)
-            return await proven(self.host, loaded.world, tape), len(tape)
+            agent, shared = loaded.agent, loaded.world
+            world = World(agent.denoiser, agent.reward_end, agent.config.sampler, shared.runtime)
+            engines = {world.path: world.engine, shared.path: shared.engine}
+            return await proven(self.host, world, tape, engines), len(tape)
 
     def moments(self, name: str) -> list[dict[str, str]]:
         """The saved moments beside this one, where it is one of a run."""

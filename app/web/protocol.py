@@ -42,7 +42,7 @@ class Message(BaseModel):
 
 
 Name = Annotated[str, Field(min_length=1, max_length=80, pattern=r"^[\w .:@+-]+$")]
-Secret = Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[\w-]+$")]
+Secret = Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9_-]+$")]
 Key = Annotated[str, Field(pattern=r"^[a-z0-9]{1,12}$")]
 Seed = Annotated[int, Field(ge=0, le=2**24 - 1)]
 Count = Annotated[int, Field(ge=0, le=2**31 - 1)]

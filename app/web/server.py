@@ -118,9 +118,10 @@ def colours() -> str:
     dark = block(dream=h(look.DREAM), reality=h(look.REALITY), amber=h(look.AMBER), red=h(look.RED),
                  background=h(look.BACKGROUND), panel=h(look.PANEL), line=h(look.LINE), text=h(look.TEXT),
                  muted=h(look.MUTED), raised="#1e2430", dream_ink=h(look.DREAM), reality_ink=h(look.REALITY),
+                 amber_ink=h(look.AMBER), red_ink=h(look.RED),
                  sans='system-ui,-apple-system,"Segoe UI",Roboto,"Noto Sans",sans-serif',
                  mono='ui-monospace,"SF Mono","Cascadia Mono",Menlo,Consolas,"DejaVu Sans Mono",monospace')
     light = block(background="#f6f7fa", panel="#ffffff", line="#d9dee7", text="#171a21", muted="#5a6374",
-                  raised="#eceff5", dream_ink="#6a45dd", reality_ink="#0b7468")
+                  raised="#eceff5", dream_ink="#6a45dd", reality_ink="#0b7468", amber_ink="#8a5a00", red_ink="#b42318")
     return (f":root{{color-scheme:dark;{dark}}}\n"
             f"@media (prefers-color-scheme: light){{:root{{color-scheme:light;{light}}}}}\n")

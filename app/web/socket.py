@@ -26,10 +26,10 @@ if TYPE_CHECKING:
     from app.web.server import House
 
 LOG = logging.getLogger(__name__)
-POLICY = 1008
+POLICY, BROKEN = 1008, 1011
 UNDER_WAY = 6
 """Pictures that may be on their way: 0.4 s, enough for a slow line, too little for a backlog."""
-MOST_EVENTS = 256
+MOST_EVENTS, MOST_BYTES = 256, 8 * 2**20
 """Events that may wait to be sent; a page that lets more pile up is gone."""
 MOST_MARKS = 1024
 RATE, BURST = 120.0, 360.0
@@ -88,7 +88,7 @@ class Connection:
         self._wake.set()
 
     def _put(self, item: str | bytes) -> None:
-        if len(self._events) >= MOST_EVENTS:
+        if len(self._events) >= MOST_EVENTS or sum(map(len, self._events)) > MOST_BYTES:
             self.close(POLICY, "this page does not listen")
             return
         self._events.append(item)
@@ -159,6 +159,9 @@ class Connection:
             self.close(POLICY, f"no word for {FIRST_WORD:.0f} seconds")
         except WebSocketDisconnect:
             return
+        except Exception:
+            LOG.exception("a page's message could not be dealt with")
+            self.close(BROKEN, "something went wrong here; the server's log says what")
         # the writer ends the connection, with its reason
         await asyncio.sleep(5)
 
@@ -214,7 +217,8 @@ class Connection:
                 self.player = None
         elif self.player is not None and self.player.dreaming is not None:
             self.player.seen = self.house.now()
-            self.player.dreaming.do(m)
+            if not self.player.dreaming.do(m):
+                raise say.BadMessage("more wishes at once than can be granted")
 
     def _begin(self, m: say.Open) -> None:
         if self._opening is not None and not self._opening.done():

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from packaging.requirements import Requirement
 
+from app.web import NEEDS
 from diamond_core.training.checkpoint import CARD, STARTS, WEIGHTS, CheckpointError, read_card
 from diamond_core.training.library import find
 
@@ -76,7 +77,9 @@ def requirements() -> list[str]:
         raise ValueError("the package is not installed: pip install -e '.[web]' first") from None
     wanted = [r for r in lines if (r.marker is None or r.marker.evaluate({"extra": "web"}))
               and r.name not in NOT_FOR_A_SPACE]
-    return [f"{r.name}{r.specifier}" for r in wanted]
+    # an installation older than the page does not know that the page needs these
+    missing = sorted(set(NEEDS) - {r.name for r in wanted})
+    return [f"{r.name}{r.specifier}" for r in wanted] + [f"{name}>={version(name)}" for name in missing]
 
 
 def card_of(titles: Sequence[str]) -> str:

@@ -6,7 +6,7 @@ import { Keys } from "./keys.js";
 import { at, Link } from "./link.js";
 import { denoising, fan } from "./overlays.js";
 import { colour, difference, fit, Panel } from "./screen.js";
-import { KEYS, TEMPLATE } from "./template.js";
+import { ICONS, TEMPLATE } from "./template.js";
 import { Timeline } from "./timeline.js";
 
 const VIEWS = ["dream", "twin", "reality"], WHO = ["you", "help", "agent", "random"];
@@ -99,8 +99,8 @@ class DreamPlayer extends HTMLElement {
     for (const name of ["twin", "reality"]) this.find(`[data-choice=show] [data-value=${name}]`).disabled = !fields.reality;
     this.find("[data-wake]").hidden = !fields.reality;
     this.timeline.replace(fields.marks ?? [], fields.moment ?? 0);
-    this.unmeasured = true;
     this.ways = [];
+    this.numbers.way.textContent = "–";
     this.drawer.opened(fields);
     this.pads();
     this.hint();
@@ -118,12 +118,13 @@ class DreamPlayer extends HTMLElement {
     this.timeline.draw();
     if (view.echo !== null) this.measured(this.keys.way(view.echo));
     this.number(view);
+    this.patience(view);
     if (view.note) this.say(view.note);
     this.root.classList.toggle("awake", view.awake);
     this.root.classList.toggle("paused", view.paused);
     this.root.classList.toggle("recording", view.tape !== null);
-    this.word("pause", view.paused ? "Go on" : "Pause");
-    this.word("moon", view.awake ? "Fall asleep" : "Wake up");
+    this.word("pause", view.paused ? "Go on" : "Pause", view.paused ? "play" : "pause");
+    this.word("moon", view.awake ? "Fall asleep" : "Wake up", view.awake ? "moon" : "sun");
     this.word("record", view.tape === null ? "Record" : `Stop ${(view.tape / 15).toFixed(0)} s`);
     this.choose("who", view.who);
     this.choose("show", view.show);
@@ -172,6 +173,14 @@ class DreamPlayer extends HTMLElement {
     this.veil(`${why[0].toUpperCase()}${why.slice(1)}.`, dream && { word: "Dream on", act: () => this.open(dream) });
   }
 
+  /** A machine that is too slow for a while: there is a way out, and it is said once. */
+  patience(view) {
+    this.slow = view.slip && !view.paused ? (this.slow ?? 0) + 1 : 0;
+    if (this.slow === 60 && !this.drawer.inputs.auto.checked) {
+      this.say("This machine is slower than the game. Under More: as many denoising steps as time allows.");
+    }
+  }
+
   // what is shown
 
   measured(ms) {
@@ -188,11 +197,11 @@ class DreamPlayer extends HTMLElement {
     numbers.return.replaceChildren(...worlds.map(([world, x]) => line("i", `of-${world}`, String(x))));
     numbers.age.textContent = `${(view.age / 15).toFixed(1)} s`;
     numbers.same.textContent = view.psnr === null ? "–" : `${view.same} steps`;
-    numbers.same.style.color = view.div === null ? "" : view.div > 0.66 ? "var(--red)" : view.div > 0.33 ? "var(--amber)" : "";
+    numbers.same.style.color = view.div === null ? "" : view.div > 0.66 ? "var(--red-ink)" : view.div > 0.33 ? "var(--amber-ink)" : "";
     numbers.steps.textContent = view.steps;
     numbers.ms.textContent = `${view.ms.toFixed(0)} ms`;
     numbers.rate.textContent = `${view.rate.toFixed(0)} Hz`;
-    numbers.rate.style.color = view.slip ? "var(--amber)" : "";
+    numbers.rate.style.color = view.slip ? "var(--amber-ink)" : "";
     numbers.rate.title = view.slip ? "the machine cannot hold 15 Hz for everybody; all slow down evenly" : "";
   }
 
@@ -237,9 +246,12 @@ class DreamPlayer extends HTMLElement {
     this.saying = setTimeout(() => { note.textContent = ""; }, 4000);
   }
 
-  word(name, word) {
-    for (const button of this.root.querySelectorAll(`[data-do=${name}] span`)) {
-      if (button.textContent !== word) button.textContent = word;
+  /** A tool's word, and its picture where that changes with it. */
+  word(name, word, icon = null) {
+    for (const span of this.root.querySelectorAll(`[data-do=${name}] span`)) {
+      if (span.textContent === word) continue;
+      span.textContent = word;
+      if (icon) span.parentElement.querySelector("path").setAttribute("d", ICONS[icon]);
     }
   }
 
@@ -294,6 +306,9 @@ class DreamPlayer extends HTMLElement {
     this.root.addEventListener("click", act);
     window.addEventListener("keydown", (event) => this.shortcut(event));
     window.addEventListener("dream-open", (event) => { showPlay(); this.leave(); this.open(event.detail); });
+    // whoever closes the page gives the place to the next at once
+    window.addEventListener("pagehide", () => this.link?.close());
+    window.addEventListener("pageshow", (event) => { if (event.persisted && this.dream) this.open(this.dream); });
     document.addEventListener("visibilitychange", () => this.away(document.hidden));
     new IntersectionObserver(([entry]) => this.away(!entry.isIntersecting)).observe(this);
     new ResizeObserver(() => this.view && this.arrange()).observe(this.find(".pictures"));
@@ -389,4 +404,4 @@ function showPlay() {
 }
 
 customElements.define("dream-player", DreamPlayer);
-export { DreamPlayer, KEYS };
+export { DreamPlayer };

@@ -4,7 +4,7 @@ export class Panel {
   constructor(figure) {
     this.figure = figure;
     this.canvas = figure.querySelector("canvas");
-    this.context = this.canvas.getContext("2d", { alpha: false });
+    this.context = this.canvas.getContext("2d", { alpha: false, willReadFrequently: true });
   }
 
   draw(bitmap) {
@@ -63,7 +63,7 @@ export function difference(one, other, overlay, colours) {
   const a = one.pixels(), b = other.pixels();
   for (let i = 0; i < a.length; i += 4) {
     const d = Math.max(Math.abs(a[i] - b[i]), Math.abs(a[i + 1] - b[i + 1]), Math.abs(a[i + 2] - b[i + 2])) / 255;
-    if (d < 0.03) continue;
+    if (d < 0.06) continue;
     const [red, green, blue] = heat(Math.min(1, d * 2), colours);
     out.data.set([red, green, blue, 110 + Math.min(1, d * 2) * 145], i);
   }

@@ -2,22 +2,22 @@
 
 const icon = (path) => `<svg viewBox="0 0 20 20" aria-hidden="true"><path d="${path}"/></svg>`;
 
-const ICONS = {
+export const ICONS = {
   back: "M12 4 6 10l6 6", pause: "M7 4v12M13 4v12", play: "M6 4l10 6-10 6z", step: "M5 4l7 6-7 6zM15 4v12",
   rewind: "M10 4 4 10l6 6M16 4l-6 6 6 6", fork: "M4 10h4l6-5M8 10l6 5M14 3v4h-4M14 17v-4h-4",
   record: "M10 5a5 5 0 1 0 0 10 5 5 0 0 0 0-10", more: "M4 6h12M4 10h12M4 14h12", moon: "M13 3a7 7 0 1 0 4 11 6 6 0 0 1-4-11",
   sun: "M10 6a4 4 0 1 0 0 8 4 4 0 0 0 0-8M10 1v2M10 17v2M1 10h2M17 10h2",
 };
 
-const tool = (name, word, key, extra = "") =>
-  `<button type="button" data-do="${name}" ${extra} title="${word} (${key})">${icon(ICONS[name])}<span>${word}</span></button>`;
+const tool = (name, word, key, extra = "", picture = name) =>
+  `<button type="button" data-do="${name}" ${extra} title="${word} (${key})">${icon(ICONS[picture])}<span>${word}</span></button>`;
 
 const choice = (name, label, options) => `
   <div class="choice" role="radiogroup" aria-label="${label}" data-choice="${name}">${options.map(([value, word]) =>
     `<button type="button" role="radio" aria-checked="false" data-value="${value}">${word}</button>`).join("")}</div>`;
 
 const number = (name, word, size) =>
-  `<span class="number ${name}"><small>${word}</small><b data-number="${name}" style="min-width:${size}ch"></b></span>`;
+  `<span class="number ${name}"><small>${word}</small><b data-number="${name}" style="min-width:${size}ch">–</b></span>`;
 
 const panel = (name, word, more = "") => `
   <figure class="${name}" ${name === "dream" ? "" : "hidden"}><figcaption>${word}</figcaption>
@@ -57,11 +57,12 @@ export const TEMPLATE = `
 
     <div class="tools">
       ${tool("pause", "Pause", "P")}${tool("step", "Step", ".")}${tool("rewind", "Back", ",")}
-      ${tool("fork", "What if", "F")}${tool("moon", "Wake up", "K", "data-wake")}${tool("record", "Record", "R")}
+      ${tool("fork", "What if", "F")}${tool("moon", "Wake up", "K", "data-wake", "sun")}${tool("record", "Record", "R")}
       ${tool("more", "More", "?")}
     </div>
     <p class="hint"></p>
-    <div class="pads" hidden><div class="thumb" aria-hidden="true"><i></i></div><button type="button" class="fire"
+    <div class="pads" hidden><div class="thumb" aria-hidden="true"><i class="u">▲</i><i class="d">▼</i><i
+      class="l">◀</i><i class="r">▶</i></div><button type="button" class="fire"
       aria-label="fire">fire</button></div>
   </section>
 

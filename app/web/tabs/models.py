@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from app.web.house import House
 
 HUB = "eloialonso/diamond"
+PARTS = {"denoiser": "frames", "reward_end": "rewards", "actor_critic": "agent"}
+"""A network -> what it draws, foresees or is."""
 CONFIRM = """(name) => { if (!name || !confirm(`Delete ${name}?`)) throw new Error("kept"); return name; }"""
 
 
@@ -113,7 +115,7 @@ def card(name: str, path: Path) -> str:
              "denoising steps": str(c.config.sampler.num_steps),
              "trained": clock(c.training["seconds"]) if isinstance(c.training.get("seconds"), int | float) else "",
              "real steps": f"{c.training['steps']:,}" if isinstance(c.training.get("steps"), int) else "",
-             "updates": ", ".join(f"{k.replace('_', ' ')} {v:,}" for k, v in updates.items())
+             "updates": ", ".join(f"{PARTS.get(k, k)} {v:,}" for k, v in updates.items())
              if isinstance(updates, dict) else "", "from": str(c.training.get("imported_from", "")),
              "weights": c.sha256[:12]}
     rows = "".join(f"<dt>{key}</dt><dd>{escape(value)}</dd>" for key, value in facts.items() if value)

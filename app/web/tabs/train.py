@@ -48,7 +48,7 @@ def build(house: House) -> gr.Timer:
                 rate = gr.Number(label="Learning rate of the world", value=0, info="0: the preset's")
             start = gr.Button("Start training", variant="primary", elem_id="start-training")
         with gr.Column(elem_classes="runs"):
-            runs = gr.Radio([], label="Runs", elem_id="runs", show_label=False)
+            runs = gr.Radio([], label="Runs", elem_id="runs", show_label=False, visible=False)
             status = gr.HTML(NOTHING, padding=False, elem_id="run-status")
             with gr.Row(elem_classes="actions"):
                 stop = gr.Button("Stop", visible=False, elem_id="stop-training")
@@ -78,7 +78,8 @@ def build(house: House) -> gr.Timer:
     return timer
 
 
-NOTHING = '<p class="none">No training yet. Choose a game on the left; <b>toy</b> with <b>tiny</b> takes a minute.</p>'
+NOTHING = ('<p class="none">No training yet. Choose a game and start; <b>toy</b> with <b>tiny</b> takes a '
+           'minute or two.</p>')
 CONFIRM = "(run) => { if (!confirm(`Delete ${run}, its moments and its data?`)) throw new Error('kept'); return run; }"
 
 
@@ -99,7 +100,7 @@ def begin(house: House, game: str, preset: str, source: str, minutes: float | No
         made = house.jobs.start(order)
     except (JobError, ValueError) as error:
         raise gr.Error(str(error), title="This cannot be trained", print_exception=False) from None
-    return gr.Radio(choices=choices(house), value=made)
+    return gr.Radio(choices=choices(house), value=made, visible=True)
 
 
 def told(act: Any, run: str) -> None:
@@ -119,14 +120,14 @@ def refresh(house: House, run: str | None) -> list[Any]:
     """Everything that is seen of the runs, anew."""
     names = house.jobs.names()
     if not names:
-        return [gr.Radio(choices=[], value=None), NOTHING, *[gr.Button(visible=False)] * 4, "", ""]
+        return [gr.Radio(choices=[], value=None, visible=False), NOTHING, *[gr.Button(visible=False)] * 4, "", ""]
     run = run if run in names else names[0]
     s = house.jobs.status(run)
     folder = Run(house.settings.runs / run)
     progress = progress_of(s.config, read_metrics(folder.folder / "metrics.jsonl"))
     moments = house.shelf.moments(run) if folder.exists else []
     training = s.state in ("training", "stopping")
-    return [gr.Radio(choices=choices(house), value=run), headline(s, progress, house.jobs.log(run, 1)),
+    return [gr.Radio(choices=choices(house), value=run, visible=True), headline(s, progress, house.jobs.log(run, 1)),
             gr.Button(visible=training and s.ours, interactive=s.state == "training",
                       value="Stopping: saving everything" if s.state == "stopping" else "Stop"),
             gr.Button(visible=s.state in ("stopped", "failed") and folder.exists),

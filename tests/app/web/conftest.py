@@ -125,7 +125,7 @@ class PageDouble:
         if kind == VIEW and self.acknowledges:
             self.send("got", seq=fields["seq"])
 
-    def until(self, t: str, timeout: float = 10) -> dict[str, Any]:
+    def until(self, t: str, timeout: float = 20) -> dict[str, Any]:
         """The next event of this kind."""
         while True:
             self.take(timeout)

@@ -195,7 +195,9 @@ def test_a_space_is_a_folder_that_runs(tmp_path: Path, shelf: Path):
     assert export_space(folder, [str(shelf / "small")]) == ["small"]
     card = (folder / "README.md").read_text()
     assert card.startswith("---\n") and "app_file: space.py" in card and "sdk: gradio" in card
-    assert any(line.startswith("torch") for line in requirements()) and not any("pygame" in r for r in requirements())
+    lines = (folder / "requirements.txt").read_text()
+    assert all(f"\n{name}" in lines for name in ("numpy", "gradio", "fastapi", "uvicorn")) and "torch" in lines
+    assert "pygame" not in lines and lines == "\n".join(requirements()) + "\n"
     assert not list(folder.rglob("__pycache__")) and not (folder / "app" / "desktop").exists()
     code = ("import json, sys; from app.web.space import settings; from app.web.house import House; import app\n"
             "s = settings(); names = [o.name for o in House(s).shelf.offers()]\n"
