@@ -20,6 +20,7 @@ from diamond_core.training.checkpoint import (
     CheckpointError,
     import_published,
     load_checkpoint,
+    read_card,
     save_checkpoint,
 )
 from diamond_core.training.library import load
@@ -33,7 +34,7 @@ def bring_files(files: Sequence[Path], game: str, name: str, shelf: Path) -> Pat
     CheckpointError, JobError."""
     named = {path.name: path for path in files}
     if CARD in named:
-        return bring_folder(named, name or named[CARD].parent.name, shelf)
+        return bring_folder(named, name or re.sub(r"\W+", "-", read_card(named[CARD].parent).game), shelf)
     if len(files) != 1 or files[0].suffix not in (".pt", ".pth", ".safetensors"):
         raise CheckpointError(f"expected one .pt or .safetensors file, or {WEIGHTS} with {CARD} and {STARTS}")
     return bring_published(str(files[0]), game, name, shelf)

@@ -228,6 +228,7 @@ def test_a_training_is_started_stopped_and_dreamt(page, url: str, home: Path):
     page.wait_for_selector("#run-curves svg", timeout=60_000)
     page.click("#stop-training")
     page.wait_for_selector(".run.stopped", timeout=120_000)
+    page.wait_for_selector(".samples img >> nth=9")
     page.click("#play-run")
     when(page, "v.moment >= 0")
     assert page.locator("dream-player [data-title]").text_content() == f"{run.name}, epoch 1"
