@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import urllib.request
@@ -75,7 +76,10 @@ def test_a_recording_becomes_films(tmp_path: Path, tape: Tape, twin: bool):
 
 def test_names_lead_nowhere_else(tmp_path: Path, tape: Tape):
     tapes = Tapes(tmp_path / "tapes")
-    (tmp_path / "secret.json").write_text("{}")
+    (tmp_path / "tapes").mkdir()
+    outside = Tapes(tmp_path).keep(tape, [], "x", by_visitor=False)
+    for ending in ("json", "tape"):
+        shutil.copy(tmp_path / f"{outside.id}.{ending}", tmp_path / f"secret.{ending}")
     for name in ("../secret", "..%2fsecret", "secret", "x" * 41, "", "a/b", "aaaaaaaa"):
         for act in (tapes.get, tapes.tape, tapes.delete, lambda n: tapes.file(n, "tape")):
             with pytest.raises(TapesError, match="no such tape"):
