@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     from diamond_core.world.dream import World
 
 BATCHES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
-Section = Literal["frames", "start", "imagination", "updates", "emulator"]
+CROWDS = (1, 2, 4, 8)
+Section = Literal["frames", "start", "imagination", "players", "updates", "emulator"]
 SECTIONS: tuple[Section, ...] = get_args(Section)
 Table = list[dict[str, Any]]
 
@@ -61,8 +62,8 @@ def bench(args: list[str]) -> None:
         agent = prepare(c, path)
         report: dict[str, Any] = {"format": "diamond-bench-1", "machine": describe_machine(),
                                   "world": c.checkpoint or "paper-size, random weights", "steps": c.steps}
-        measures = {"frames": frames, "start": start, "imagination": imagination, "updates": updates,
-                    "emulator": emulator}
+        measures = {"frames": frames, "start": start, "imagination": imagination, "players": players,
+                    "updates": updates, "emulator": emulator}
         for name in c.only:
             report[name] = measures[name](c, agent, path, say)
     if c.out is not None:
@@ -209,7 +210,7 @@ def peak_memory() -> float:
 def imagination(c: Bench, agent: Agent, path: Path, say: Any) -> Table:
     """Imagined steps a second of many dreams at once, on the plain path and on the best one."""
     from diamond_core.evaluation.speed import imagination as measure
-    from diamond_core.evaluation.speed import players
+    from diamond_core.evaluation.speed import players as how_many
     from diamond_core.training.speed import PAPER_IMAGINED
 
     there = worlds(c, agent, say)
@@ -221,9 +222,22 @@ def imagination(c: Bench, agent: Agent, path: Path, say: Any) -> Table:
         base = base or 1 / found[1].quantile(0.5)
         rows += [{"path": name, "dreams": n, **timing.to_json(), "steps_a_second": n / timing.quantile(0.5),
                   "ratio": n / timing.quantile(0.5) / base} for n, timing in found.items()]
-        rows.append({"path": name, "players_at_15_hz": players(found)})
+        rows.append({"path": name, "players_at_15_hz": how_many(found)})
     rows.append({"path": "paper, RTX 4090", "dreams": 32, "steps_a_second": PAPER_IMAGINED})
     return rows
+
+
+def players(c: Bench, agent: Agent, path: Path, say: Any) -> Table:
+    """People at once in one `diamond web`, with as many denoising steps as 15 frames a second leave time for."""
+    from importlib.util import find_spec
+
+    if find_spec("websockets") is None or find_spec("gradio") is None:
+        say("no players: diamond web is not installed (pip install 'diamond-playground[web]')")
+        return []
+    from app.web.crowd import serve_crowds
+
+    with tempfile.TemporaryDirectory() as scratch:
+        return serve_crowds(path, CROWDS, max(c.seconds, 2.0), c.device, Path(scratch), say)
 
 
 def updates(c: Bench, agent: Agent, path: Path, say: Any) -> Table:
@@ -240,7 +254,7 @@ def updates(c: Bench, agent: Agent, path: Path, say: Any) -> Table:
     options = {"plain": RuntimeConfig(device=c.device, precision="float32", channels_last="off", compile="off"),
                "train": RuntimeConfig(device=c.device, compile="on" if c.compile else "auto")}
     runtimes = {path: resolve(option) for path, option in options.items()}
-    made = {path: subjects_of(config, names, runtime, path == "train") for path, runtime in runtimes.items()}
+    made = {path: subjects_of(config, names, runtime, path == "plain") for path, runtime in runtimes.items()}
     rows: Table = []
     for model in PAPER_MS:
         say(f"updates of the {model.replace('_', ' ')}")

@@ -183,12 +183,14 @@ def schedules(args: list[str]) -> None:
     from diamond_core.evaluation.schedules import compare_schedules
     from diamond_core.replay import Dataset, DatasetInfo
     from diamond_core.training.library import load
+    from diamond_core.world.accelerate import accelerate
 
     agent = load(c.checkpoint, c.device)
     assert agent.card is not None
     dataset = Dataset.open(c.dataset, DatasetInfo(agent.card.game, tuple(agent.card.action_names),
                                                   agent.config.frame_shape))
     world = agent.world(runtime=RuntimeConfig(device=c.device))
+    accelerate(world, agent.config.frame_shape).wait()
     with tqdm(leave=False, unit=" schedules") as bar:
         def watch(what: str, done: int, total: int) -> None:
             bar.total, bar.n = total, done

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from tyro.conf import Positional
 
@@ -32,6 +33,8 @@ class Web:
     """Where datasets lie."""
     tapes: Path = Path("tapes")
     """Where recordings go."""
+    steps: int | Literal["auto"] = "auto"
+    """Denoising steps that a dream begins with; auto: as many as can be had at 15 frames a second."""
     device: str = "auto"
     origins: tuple[str, ...] = ()
     """Other sites whose pages may talk to this server, as in https://example.org."""
@@ -59,7 +62,7 @@ def web(args: list[str]) -> None:
     access = Access(loopback=private, login=(user, password) if c.auth else None, origins=c.origins)
     shelf = next(iter(shelves()), Path("checkpoints"))
     bounds = Bounds(players=c.players, idle=c.idle * 60)
-    serve(Settings(c.runs, c.data, c.tapes, shelf, c.device, bounds=bounds, access=access), place)
+    serve(Settings(c.runs, c.data, c.tapes, shelf, c.device, c.steps, bounds=bounds, access=access), place)
 
 
 @dataclass(frozen=True)

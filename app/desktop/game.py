@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from threading import RLock
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
@@ -25,34 +24,6 @@ SLEEP = 0.03
 """Seconds between two looks at a paused session whose emulator is still on its way."""
 SELDOM = 5
 """Steps after which the denoising is shown anew on a machine that has no time for it."""
-
-
-class SharedControls(Controls):
-    """Controls that one thread presses and another one reads."""
-
-    def __init__(self, *args: Any, **options: Any) -> None:
-        self._lock = RLock()
-        super().__init__(*args, **options)
-
-    def press(self, key: str) -> None:
-        """A key went down."""
-        with self._lock:
-            super().press(key)
-
-    def release(self, key: str) -> None:
-        """A key went up."""
-        with self._lock:
-            super().release(key)
-
-    def release_all(self) -> None:
-        """Nothing is held."""
-        with self._lock:
-            super().release_all()
-
-    def take(self) -> tuple[int | None, float | None]:
-        """The action of this step, and when its earliest new press happened."""
-        with self._lock:
-            return super().take()
 
 
 @dataclass(frozen=True)

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
-from functools import lru_cache
-from pathlib import Path
 from time import monotonic
 from typing import TYPE_CHECKING
 
@@ -24,8 +21,7 @@ from app.session.look import DREAM, LINE, MUTED, STEPS_A_SECOND, TEXT, heat
 if TYPE_CHECKING:
     from app.session.library import Entry
 
-GOOD, FAIR = 60, 15
-"""Steps for which a good dream, and a fair one, is nearer to the truth than a frame that stands still."""
+DOUBT = {"good": 0.0, "fair": 0.5, "poor": 1.0}
 MOST = 5
 """Times that a thumbnail is enlarged at most."""
 HINTS = (("Arrows", "choose", None), ("Enter", "play", None), ("Esc", "leave", None))
@@ -156,28 +152,14 @@ class Picker:
         area = Rect(box.left + pad, box.top + pad, side, h * (side // w))
         pen.picture(image, area)
         y = area.bottom + pen.px(12) + pen.height() // 2
-        line, doubt = standing(entry.path)
-        if doubt is not None:
+        line, level = entry.standing
+        if level is not None:
             radius = pen.px(4)
             # smooth where this pygame can
             circle = getattr(pygame.draw, "aacircle", pygame.draw.circle)
-            circle(pen.surface, heat(doubt), (area.right - radius, y), radius)
+            circle(pen.surface, heat(DOUBT[level]), (area.right - radius, y), radius)
         pen.text(entry.name, (area.left, y), TEXT, room=side - pen.px(16))
         pen.text(line, (area.left, y + pen.height()), MUTED, room=side)
-
-
-@lru_cache(maxsize=256)
-def standing(path: Path) -> tuple[str, float | None]:
-    """How true a dream is, in a few words and as doubt from 0 to 1; nothing where it was not measured."""
-    try:
-        report = json.loads((path / "fidelity.json").read_text(encoding="utf-8"))
-        dream, held = (report["psnr"][name]["mean"] for name in ("dream", "copy_last"))
-    except (OSError, ValueError, KeyError, TypeError):
-        return "not measured yet", None
-    # as long as it is nearer to the truth than the last real frame, held
-    steps = next((i for i, (x, y) in enumerate(zip(dream, held, strict=False)) if x is None or y is None or x < y),
-                 len(dream))
-    return f"true for {steps} steps", 0.0 if steps >= GOOD else 0.5 if steps >= FAIR else 1.0
 
 
 def fit(count: int, image: tuple[int, int], room: tuple[int, int], around: tuple[int, int]) -> tuple[int, int]:

@@ -107,12 +107,13 @@ def episode(file: Path, names: tuple[str, ...]) -> Reel:
 
 def tape(file: Path, checkpoint: str | None) -> Reel:
     """A tape, dreamt again by `checkpoint` or by the installed one that recorded it."""
+    from app.session.library import dreamt_by
     from app.session.tapefile import load_tape
     from app.session.twin import rgb
     from diamond_core.training.library import load
 
     its = load_tape(file)
-    agent = load(checkpoint or _recorded_by(its.origin.sha256, its.origin.game))
+    agent = load(checkpoint or dreamt_by(its.origin.sha256, its.origin.game))
     world = agent.world()
     played = list(its.replay(world))
     frames = [p.reality if p.lived and p.reality is not None else p.frame for p in played]
@@ -120,16 +121,3 @@ def tape(file: Path, checkpoint: str | None) -> Reel:
     facts = (("game", its.origin.game), ("true to the tape", "yes" if all(map(its.check, played)) else "no"))
     return Reel(np.stack([first, *frames]), its.actions, its.rewards, its.ends, its.origin.action_names, facts,
                 its.lived)
-
-
-def _recorded_by(sha256: str, game: str) -> Path:
-    """The installed checkpoint with these weights, else one of the same game."""
-    from diamond_core.training.checkpoint import read_card
-    from diamond_core.training.library import installed
-
-    cards = {folder: read_card(folder) for folder in installed().values()}
-    same = [folder for folder, card in cards.items() if card.sha256 == sha256]
-    alike = [folder for folder, card in cards.items() if card.game == game]
-    if not same and not alike:
-        raise ValueError(f"no dream of {game} is installed to play this tape in: name one with --checkpoint")
-    return (same or alike)[0]

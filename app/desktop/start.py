@@ -8,7 +8,7 @@ from random import SystemRandom
 from typing import TYPE_CHECKING
 
 from app.desktop.browse import Browse
-from app.desktop.game import Game, SharedControls
+from app.desktop.game import Game
 from app.desktop.gamepad import Gamepads
 from app.desktop.keys import Keyboard
 from app.desktop.picker import Picker
@@ -20,6 +20,7 @@ from app.desktop.worker import Worker
 if TYPE_CHECKING:
     from app.session.library import Entry
     from app.session.session import Session
+    from app.session.view import NumSteps
 
 Load = Callable[[Callable[[str], None]], "Session"]
 Prepare = Callable[["Session"], None]
@@ -28,9 +29,10 @@ Prepare = Callable[["Session"], None]
 class Desk:
     """What all scenes of one window share."""
 
-    def __init__(self, window: Window, worker: Worker, *, seed: int | None = None, device: str = "auto") -> None:
+    def __init__(self, window: Window, worker: Worker, *, seed: int | None = None, steps: NumSteps = "auto",
+                 device: str = "auto") -> None:
         self._window, self._worker = window, worker
-        self._seed, self._device = seed, device
+        self._seed, self._steps, self._device = seed, steps, device
         self._keyboard, self._pads = Keyboard(), Gamepads()
 
     def picker(self) -> Scene:
@@ -39,13 +41,13 @@ class Desk:
 
     def play(self, checkpoint: str, prepare: Prepare | None = None, *, must_begin: bool = False) -> Scene:
         """One world: a name, a checkpoint folder or a run."""
-        load = loader(checkpoint, self._seed, self._device, self._keyboard.plays, prepare)
+        load = loader(checkpoint, self._seed, self._steps, self._device, self._keyboard.plays, prepare)
         game = Game(self._worker, Path(checkpoint).name, load)
         return Play(game, self._keyboard, self._pads, self.picker, self._window.toggle_full_screen,
                     must_begin=must_begin)
 
 
-def play(checkpoint: str | None = None, *, seed: int | None = None, device: str = "auto",
+def play(checkpoint: str | None = None, *, seed: int | None = None, steps: NumSteps = "auto", device: str = "auto",
          prepare: Prepare | None = None) -> None:
     """Opens the window and stays until it is closed. `prepare` is given the session before it begins, on the worker.
 
@@ -53,7 +55,7 @@ def play(checkpoint: str | None = None, *, seed: int | None = None, device: str 
     """
     window, worker = Window(), Worker()
     try:
-        desk = Desk(window, worker, seed=seed, device=device)
+        desk = Desk(window, worker, seed=seed, steps=steps, device=device)
         scene = desk.picker() if checkpoint is None else desk.play(checkpoint, prepare, must_begin=True)
     except BaseException:
         window.close()
@@ -77,11 +79,12 @@ def installed_worlds() -> Sequence[Entry]:
     return entries()
 
 
-def loader(checkpoint: str, seed: int | None, device: str, keymap: dict[str, str], prepare: Prepare | None = None
-           ) -> Load:
+def loader(checkpoint: str, seed: int | None, steps: NumSteps, device: str, keymap: dict[str, str],
+           prepare: Prepare | None = None) -> Load:
     """Makes a session of a checkpoint; says what it is at."""
     def load(say: Callable[[str], None]) -> Session:
         say("Starting the engine")
+        from app.session.controls import Controls
         from app.session.session import Session
         from diamond_core.config import RuntimeConfig
         from diamond_core.training import library
@@ -92,9 +95,10 @@ def loader(checkpoint: str, seed: int | None, device: str, keymap: dict[str, str
         world = agent.world(runtime=RuntimeConfig(device=device))
         say("Beginning a game to dream of")
         assert agent.card is not None, "checkpoints have a card"
-        controls = SharedControls(agent.card.action_names, keymap)
+        controls = Controls(agent.card.action_names, keymap)
         session = Session(agent, world, seed=SystemRandom().randrange(10_000) if seed is None else seed,
                           controls=controls)
+        session.set_knobs(steps=steps)
         session.say("arrows move, space fires; F1 shows all keys")
         if prepare is not None:
             prepare(session)

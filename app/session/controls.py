@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
+from threading import Lock
 from typing import NamedTuple
 
 from app.session.clock import Clock, RealClock
@@ -33,7 +34,10 @@ class Press(NamedTuple):
 
 
 class Controls:
-    """Listens to keys and answers, once a step, with an action. Key names are lower-case: 'up', 'w', 'space'."""
+    """Listens to keys and answers, once a step, with an action. Key names are lower-case: 'up', 'w', 'space'.
+
+    One thread may press while another one takes.
+    """
 
     def __init__(self, action_names: list[str] | tuple[str, ...], keymap: dict[str, str] | None = None, *,
                  clock: Clock | None = None) -> None:
@@ -46,6 +50,7 @@ class Controls:
         known = set().union(*self._actions)
         self._alias = SIDEWAYS if not known & {"UP", "DOWN"} and "LEFT" in known else {}
         self.keymap = checked_keymap(KEYMAP if keymap is None else keymap)
+        self._lock = Lock()
         self.release_all()
 
     @property
@@ -59,20 +64,23 @@ class Controls:
         """A key went down; a repeat of one that is down already says nothing."""
         key = key.lower()
         button = self._button(key)
-        if button is None or key in self._held:
-            return
-        self._held[key] = button
-        if len(self._waiting) < MOST_WAITING:
-            self._waiting.append(Press(button, self._clock.now()))
+        with self._lock:
+            if button is None or key in self._held:
+                return
+            self._held[key] = button
+            if len(self._waiting) < MOST_WAITING:
+                self._waiting.append(Press(button, self._clock.now()))
 
     def release(self, key: str) -> None:
         """A key went up."""
-        self._held.pop(key.lower(), None)
+        with self._lock:
+            self._held.pop(key.lower(), None)
 
     def release_all(self) -> None:
         """As when the window loses the keyboard: nothing is held, nothing waits."""
-        self._held: dict[str, str] = {}
-        self._waiting: list[Press] = []
+        with self._lock:
+            self._held: dict[str, str] = {}
+            self._waiting: list[Press] = []
 
     @property
     def active(self) -> bool:
@@ -90,16 +98,17 @@ class Controls:
             return None, None
         chosen: dict[str, None] = {}
         times, later = [], []
-        for press in self._waiting:
-            if press.button in chosen or OPPOSITE.get(press.button) in chosen:
-                later.append(press)
-            else:
-                chosen[press.button] = None
-                times.append(press.time)
-        self._waiting = later
-        for button in reversed(self._held.values()):
-            if OPPOSITE.get(button) not in chosen:
-                chosen.setdefault(button)
+        with self._lock:
+            for press in self._waiting:
+                if press.button in chosen or OPPOSITE.get(press.button) in chosen:
+                    later.append(press)
+                else:
+                    chosen[press.button] = None
+                    times.append(press.time)
+            self._waiting = later
+            for button in reversed(self._held.values()):
+                if OPPOSITE.get(button) not in chosen:
+                    chosen.setdefault(button)
         return self._action(list(chosen)), min(times, default=None)
 
     def _action(self, buttons: list[str]) -> int | None:

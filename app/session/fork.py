@@ -16,12 +16,11 @@ from diamond_core.world.dream import DreamState, DreamStep, World
 class Fan:
     """One dream's futures, each with one action held: row i holds action i. Grows a step at a time."""
 
-    def __init__(self, state: DreamState, action_names: Sequence[str], length: int, sampler: SamplerConfig, path: str
-                 ) -> None:
+    def __init__(self, state: DreamState, action_names: Sequence[str], length: int, sampler: SamplerConfig) -> None:
         self.action_names = list(action_names)
         self.length = length
         """Steps when it is full grown."""
-        self.sampler, self.path = sampler, path
+        self.sampler = sampler
         self.steps: list[DreamStep] = []
         self._state = DreamState.cat([state] * len(action_names))
         self._actions = torch.arange(len(action_names))
@@ -60,15 +59,9 @@ class Fan:
 
     def branch(self, action: int) -> list[DreamStep]:
         """The steps of one row, up to its end."""
-        rows = [row_of(step, action) for step in self.steps]
+        rows = [step.row(action) for step in self.steps]
         over = [bool(row.ends) for row in rows]
         return rows[:over.index(True) + 1] if True in over else rows
-
-
-def row_of(step: DreamStep, row: int) -> DreamStep:
-    """One dream's share of a step, in memory of its own."""
-    state = DreamState(**{name: x[row:row + 1].clone() for name, x in step.state.tensors().items()})
-    return DreamStep(state, *(x[row:row + 1].clone() for x in step[1:]))
 
 
 def rgb_all(frames: torch.Tensor) -> np.ndarray:

@@ -161,8 +161,7 @@ class Host:
             return
         seconds = self.clock.now() - began
         for row, (guest, _) in enumerate(members):
-            own = DreamStep(step.state[row], *(x[row:row + 1] for x in step[1:]))
-            self._show(guest, self._guarded(guest, partial(guest.session.answer, own, seconds, len(members))))
+            self._show(guest, self._guarded(guest, partial(guest.session.answer, step.row(row), seconds, len(members))))
 
     def _answer_calls(self) -> None:
         until = self.clock.now() + CALLS

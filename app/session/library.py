@@ -15,6 +15,7 @@ from PIL import Image, UnidentifiedImageError
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from app.session.standing import UNMEASURED, Level, standing
 from app.session.twin import rgb
 from diamond_core.training.checkpoint import STARTS, Card, CheckpointError, read_card
 from diamond_core.training.library import installed
@@ -38,6 +39,8 @@ class Entry:
     """(h, w, 3) uint8."""
     frames: Sequence[np.ndarray]
     """(h, w, 3) uint8 each, to be shown over and over at the speed of play; one at least."""
+    standing: tuple[str, Level | None] = (UNMEASURED, None)
+    """How true the dream is."""
 
 
 def entries() -> list[Entry]:
@@ -56,7 +59,7 @@ def entry(name: str, path: Path) -> Entry:
     """The card of one checkpoint folder. Raises CheckpointError where it has none."""
     card = read_card(path)
     frames = loop(path) or moments(path) or [np.zeros((*card.config.image_size, 3), np.uint8)]
-    return Entry(name, path, card, frames[0], frames)
+    return Entry(name, path, card, frames[0], frames, standing(path))
 
 
 def loop(path: Path) -> list[np.ndarray]:

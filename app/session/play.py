@@ -15,7 +15,6 @@ import torch
 
 from app.session.clock import Clock, Meter, Pacer, RealClock
 from app.session.controls import Controls
-from app.session.fork import row_of
 from app.session.guide import Guide
 from app.session.recorder import Made
 from app.session.stage import SPOKEN, Stage
@@ -37,8 +36,6 @@ class Pending(NamedTuple):
     pressed: float | None
     """When the key that it carries went down."""
     sampler: SamplerConfig
-    path: str
-    """The engine that is to dream it; a faster one may take over between two steps."""
 
 
 class Play(Stage):
@@ -57,7 +54,7 @@ class Play(Stage):
         self._paused = self._single = self._helping = False
         self._pending: Pending | None = None
         self._meter = Meter(self.clock)
-        self._active_at = self.clock.now()
+        self._active_at = self._running_since = self.clock.now()
         self._milliseconds = 0.0
         self._latency: float | None = None
         self._publish()
@@ -76,7 +73,7 @@ class Play(Stage):
             self._wait_for_next(single)
             return None
         action, pressed = self._decide()
-        self._pending = Pending(action, pressed, self.sampler, self.world.path)
+        self._pending = Pending(action, pressed, self.sampler)
         if self.awake:
             return None
         return Ask(self.dream, action, self._pending.sampler)
@@ -93,7 +90,7 @@ class Play(Stage):
         else:
             self._milliseconds = seconds * 1000
             self._budget.observe(pending.sampler.num_steps, seconds)
-            self._dreamt(row_of(step, 0), pending.action, Made(pending.sampler, pending.path, mates))
+            self._dreamt(step.row(0), pending.action, Made(pending.sampler, step.path, mates))
         self._meter.note()
         if self.guide is not None:
             frame = self._picture if step is not None else self._reality()
@@ -133,7 +130,7 @@ class Play(Stage):
         if lead.lived != self.awake:
             self.awake = lead.lived and self.real is not None
             self._show = "reality" if self.awake else "dream"
-        self._pending = Pending(lead.action, None, lead.sampler or self.sampler, self.world.path)
+        self._pending = Pending(lead.action, None, lead.sampler or self.sampler)
         return None if self.awake else Ask(self.dream, lead.action, self._pending.sampler)
 
     @property
@@ -156,7 +153,8 @@ class Play(Stage):
             idle = self.controls.idle_action
             last = self._facts.action
             action = idle if idle is not None else last if last is not None else 0
-        return action, pressed
+        # a key pressed while time stood still was not late: it waits for time, not for a frame
+        return action, None if pressed is None else max(pressed, self._running_since)
 
     def reset(self, seed: int | None = None) -> View:
         """A new game; with a seed, that seed's first."""

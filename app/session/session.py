@@ -36,6 +36,7 @@ class Session(Play):
     @paused.setter
     def paused(self, paused: bool) -> None:
         self._paused = paused
+        self._running_since = self.clock.now()
         self.pacer.rest()
         self._publish()
 
@@ -111,7 +112,7 @@ class Session(Play):
         """All actions from this instant, each held for so long; empty until `grow_fan`. Time stands still meanwhile."""
         self.paused = True
         length = max(1, round(seconds * STEPS_A_SECOND))
-        self.fan = Fan(self.dream, self.action_names, length, self.sampler, self.world.path)
+        self.fan = Fan(self.dream, self.action_names, length, self.sampler)
         return self.fan
 
     def grow_fan(self) -> Fan | None:
@@ -138,7 +139,7 @@ class Session(Play):
         fan = self.fan
         self.awake = False
         for step in fan.branch(action)[:steps]:
-            self._dreamt(step, action, Made(fan.sampler, fan.path, len(self.action_names)))
+            self._dreamt(step, action, Made(fan.sampler, step.path, len(self.action_names)))
             if self._hold_until is not None:
                 break
         self.fan = None

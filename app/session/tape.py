@@ -20,7 +20,6 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
-from app.session.fork import row_of
 from app.session.twin import Reality, rgb
 from diamond_core.config import SamplerConfig
 from diamond_core.envs import Trail
@@ -190,7 +189,7 @@ class Tape:
             world.set_sampler(sampler)
         action = int(self.actions[i])
         batch = state if mates == 1 else DreamState.cat([state] * mates)
-        step = row_of(world.step(batch, torch.full((mates,), action)), 0)
+        step = world.step(batch, torch.full((mates,), action)).row(0)
         return Played(i, action, step.state, rgb(step.frames[0]), float(step.rewards), bool(step.ends), False)
 
     def _lived(self, i: int, state: DreamState | None) -> Played:

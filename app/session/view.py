@@ -98,12 +98,15 @@ class View(Facts):
     """One short line for the person, or nothing."""
 
 
+NumSteps = int | Literal["auto"]
+"""Denoising steps, 1 to 50; auto: as many as time allows."""
+
+
 @dataclass(frozen=True)
 class Knobs:
     """What a person may turn. Raises ValueError for what a sampler cannot do."""
 
-    steps: int | Literal["auto"] = 3
-    """Denoising steps, 1 to 50; auto: as many as time allows."""
+    steps: NumSteps = 3
     order: Literal[1, 2] = 1
     """1 = Euler, 2 = Heun."""
     churn: float = 0.0

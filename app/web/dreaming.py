@@ -15,7 +15,7 @@ from app.session.host import Host
 from app.session.session import Session
 from app.session.tape import Tape
 from app.session.timeline import Packed
-from app.session.view import View
+from app.session.view import NumSteps, View
 from app.web import protocol as say
 from app.web.shelf import Loaded
 from app.web.shot import Mark, Shot, mark_of
@@ -87,11 +87,12 @@ class Dreaming:
         self.hold(False)
 
     @staticmethod
-    async def begin(host: Host, loaded: Loaded, opening: say.Open, audience: Audience, tape: Tape | None = None
-                    ) -> Dreaming:
+    async def begin(host: Host, loaded: Loaded, opening: say.Open, audience: Audience, steps: NumSteps,
+                    tape: Tape | None = None) -> Dreaming:
         """A new dream, or on from a tape's step. Raises ValueError for actions that are not the game's."""
         def make() -> Session:
             session = Session(loaded.agent, loaded.world, seed=opening.seed)
+            session.set_knobs(steps=steps)
             if tape is not None:
                 go_on = session.follow if opening.at < len(tape) else session.go_on_from
                 go_on(tape, opening.at)

@@ -15,6 +15,7 @@ import numpy as np
 from app.session.host import Host
 from app.session.look import STEPS_A_SECOND
 from app.session.tape import Tape
+from app.session.view import NumSteps
 from app.web import protocol as say
 from app.web.access import Access, Tempo
 from app.web.again import proven, ready_at
@@ -47,6 +48,8 @@ class Settings:
     checkpoints: Path = Path("checkpoints")
     """Where imported checkpoints go."""
     device: str = "auto"
+    steps: NumSteps = "auto"
+    """Denoising steps that a dream begins with."""
     quicken: Quicken = accelerate
     """What looks for a faster engine for a world that was loaded."""
     bounds: Bounds = field(default_factory=Bounds)
@@ -150,14 +153,14 @@ class House:
         loaded = await asyncio.to_thread(self.shelf.load, opening.game, is_owner)
         audience = Audience(player, self.lobby, self.tapes, is_owner)
         if opening.tape is None:
-            return await Dreaming.begin(self.host, loaded, opening, audience)
+            return await Dreaming.begin(self.host, loaded, opening, audience, self.settings.steps)
         tape = await asyncio.to_thread(self.tapes.tape, opening.tape)
 
         def tell(done: int, total: int) -> None:
             audience.tell("loading", what=f"Dreaming the tape up to there: {done} of {total} steps")
 
         ready = await ready_at(self.host, loaded.world, tape, opening.at, tell)
-        return await Dreaming.begin(self.host, loaded, opening, audience, ready)
+        return await Dreaming.begin(self.host, loaded, opening, audience, self.settings.steps, ready)
 
     async def prove(self, name: str, is_owner: bool) -> tuple[int, int]:
         """Dreams a tape again: how many of how many steps came out the same. Raises ValueError."""

@@ -5,7 +5,6 @@ A request names a dream; it never holds a path. Names are looked up in what was 
 
 from __future__ import annotations
 
-import json
 import re
 import threading
 from collections import OrderedDict
@@ -13,9 +12,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
 
 from app.session.library import entry
+from app.session.standing import UNMEASURED, standing
 from app.web.protocol import png, webp
 from diamond_core.config import RuntimeConfig
 from diamond_core.training.agent import Agent
@@ -34,9 +33,6 @@ from diamond_core.world.accelerate import accelerate
 from diamond_core.world.dream import World
 
 MOMENT = re.compile(r"(.+)@(\d+)")
-GOOD, FAIR = 60, 15
-"""Steps for which a dream beats a frame that stands still: a good one, a fair one."""
-
 
 Quicken = Callable[[World, tuple[int, int, int]], object]
 
@@ -153,37 +149,15 @@ def offer_of(name: str, path: Path) -> Offer | None:
         return None
     if not (path / STARTS).is_file() or not (path / WEIGHTS).is_file():
         return None
-    steps = true_for(report_of(path))
-    level = None if steps is None else "good" if steps >= GOOD else "fair" if steps >= FAIR else "poor"
-    words = [] if steps is None else [f"true for {steps} steps"]
+    true, level = standing(path)
+    words = [true] if level else []
     score = card.metrics.get("returns")
     if isinstance(score, dict) and isinstance(score.get("score"), int | float):
         words.append(f"agent {score['score']:.0f}")
     seconds = card.training.get("seconds")
     if isinstance(seconds, int | float):
         words.append(f"trained {clock(seconds)}")
-    return Offer(name, title_of(name, card.game), " · ".join(words) or "not measured yet", level, path)
-
-
-def report_of(path: Path) -> dict[str, Any] | None:
-    """The fidelity report that lies beside a checkpoint, if there is a whole one."""
-    try:
-        report = json.loads((path / "fidelity.json").read_text())
-    except (OSError, ValueError):
-        return None
-    fits = isinstance(report, dict) and report.get("format") == "diamond-fidelity-1"
-    return report if fits else None
-
-
-def true_for(report: dict[str, Any] | None) -> int | None:
-    """Steps for which the dream is nearer to the truth than the last real frame, held."""
-    if report is None:
-        return None
-    dream, held = report["psnr"]["dream"]["mean"], report["psnr"]["copy_last"]["mean"]
-    for i, (x, y) in enumerate(zip(dream, held, strict=False)):
-        if x is None or y is None or x < y:
-            return i
-    return len(dream)
+    return Offer(name, title_of(name, card.game), " · ".join(words) or UNMEASURED, level, path)
 
 
 def title_of(name: str, game: str) -> str:

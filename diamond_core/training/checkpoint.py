@@ -23,7 +23,8 @@ import torch
 from cattrs.preconf.json import make_converter
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from torch import Tensor
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from diamond_core.config import ActorCriticConfig, AgentConfig, DenoiserConfig, RewardEndConfig
 from diamond_core.training.agent import PUBLISHED_NAMES, Agent
@@ -133,7 +134,8 @@ def read_weights(path: Path) -> dict[str, Tensor]:
 def build(config: AgentConfig, num_actions: int, weights: dict[str, Tensor], source: str,
           device: torch.device | str = "cpu") -> Agent:
     """An agent with these weights. Raises CheckpointError naming missing, unexpected and wrongly shaped keys."""
-    agent = Agent.from_config(config, num_actions)
+    with Unset():
+        agent = Agent.from_config(config, num_actions)
     ours = agent.published_state_dict()
     problems = [(f"missing {key}", key not in weights) for key in ours]
     problems += [(f"unexpected {key}", key not in ours) for key in weights]
@@ -147,6 +149,17 @@ def build(config: AgentConfig, num_actions: int, weights: dict[str, Tensor], sou
         for key, p in ours.items():
             p.copy_(weights[key])
     return agent.to(device).eval()
+
+
+class Unset(TorchFunctionMode):
+    """Modules built in it begin with whatever lies in memory: half a second saved where weights are loaded next."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if getattr(func, "__module__", None) == nn.init.__name__ or func in (Tensor.uniform_, Tensor.normal_):
+            return args[0] if args else kwargs["tensor"]
+        if func is torch.linalg.qr:
+            return args[0], args[0]
+        return func(*args, **(kwargs or {}))
 
 
 def config_of(weights: dict[str, Tensor]) -> tuple[AgentConfig, int]:

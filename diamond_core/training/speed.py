@@ -16,6 +16,7 @@ from diamond_core.envs import make_env
 from diamond_core.training.agent import Agent
 from diamond_core.training.build import learners_of
 from diamond_core.types import Batch
+from diamond_core.world.accelerate import accelerate
 from diamond_core.world.dream import World
 from diamond_core.world.imagination import ImaginedEnv
 
@@ -25,13 +26,16 @@ PAPER_MS = {"denoiser": 88.0, "reward_end": 115.0, "actor_critic": 340.0}
 """An update's milliseconds in the paper, on an RTX 4090 (appendix on training time)."""
 
 
-def updates(config: TrainConfig, names: list[str], runtime: Runtime, keeps_memory: bool
+def updates(config: TrainConfig, names: list[str], runtime: Runtime, is_plain: bool
             ) -> dict[str, Callable[[], object]]:
-    """A function for each model that makes one update on made-up play of the right shapes."""
+    """A function for each model that makes one update on made-up play of the right shapes; plain, or with what
+    `diamond train` does for speed."""
     torch.manual_seed(0)
     learners = learners_of(config, names, runtime, 1)
     agent = Agent(config.agent, *(copy.deepcopy(learners[name].averaged) for name in learners))  # type: ignore[arg-type]
     world = World(agent.denoiser, agent.reward_end, config.agent.sampler, runtime)
+    if not is_plain:
+        accelerate(world, config.agent.frame_shape).wait()
     k = config.agent.denoiser.num_conditioning_frames
 
     def starts(_: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -48,7 +52,7 @@ def updates(config: TrainConfig, names: list[str], runtime: Runtime, keeps_memor
     batches["actor_critic"] = rollouts
 
     def update(name: str) -> object:
-        keep_memory(keeps_memory)
+        keep_memory(not is_plain)
         return learners[name].update(endless(batches[name]))
 
     return {name: lambda name=name: update(name) for name in learners}  # type: ignore[misc]

@@ -96,6 +96,17 @@ class DreamStep(NamedTuple):
     """(n, 3) of -1, 0, +1."""
     end_probabilities: Tensor
     """(n,)."""
+    path: str = ""
+    """Which engine dreamt it."""
+
+    def row(self, number: int) -> DreamStep:
+        """One dream's share, in memory of its own."""
+        def own(x: Tensor) -> Tensor:
+            return x[number:number + 1].clone()
+
+        state = DreamState(**{name: own(x) for name, x in self.state.tensors().items()})
+        return DreamStep(state, own(self.frames), own(self.rewards), own(self.ends), own(self.reward_probabilities),
+                         own(self.end_probabilities), self.path)
 
 
 class World:
@@ -142,7 +153,7 @@ class World:
         frames, actions, seeds = frames.to(device), actions.to(device), seeds.to(device)
         between = actions[:, :k - 1]
         n, dim = len(frames), self.reward_end.config.lstm_dim
-        hx = cx = torch.zeros(1, n, dim, device=device)
+        hx, cx = torch.zeros(2, 1, n, dim, device=device)
         if k > 1:
             x = to_unit(frames)
             with self.runtime.autocast():
@@ -154,17 +165,18 @@ class World:
     @torch.no_grad()
     def step(self, state: DreamState, actions: Tensor) -> DreamStep:
         """One frame on: actions (n,) int64."""
+        engine = self.engine  # one for all of the step, though a faster one may come meanwhile
         actions = actions.to(state.actions.device)
         taken = torch.cat([state.actions[:, :-1], actions[:, None]], dim=1)
-        frames = self.next_frames(state, taken)
-        rewards, ends, reward_p, end_p, (hx, cx) = self.judge(state, actions, frames)
+        frames = self.next_frames(state, taken, engine=engine)
+        rewards, ends, reward_p, end_p, (hx, cx) = self.judge(state, actions, frames, engine)
         after = DreamState(torch.cat([state.frames[:, 1:], frames[:, None]], dim=1),
                            torch.cat([taken[:, 1:], taken[:, :1] * 0], dim=1), hx, cx, state.seeds, state.steps + 1)
-        return DreamStep(after, frames, rewards, ends, reward_p, end_p)
+        return DreamStep(after, frames, rewards, ends, reward_p, end_p, engine.name)
 
     @torch.no_grad()
-    def next_frames(self, state: DreamState, actions: Tensor, watch: Callable[[int, Tensor], None] | None = None
-                    ) -> Tensor:
+    def next_frames(self, state: DreamState, actions: Tensor, watch: Callable[[int, Tensor], None] | None = None,
+                    engine: Engine | None = None) -> Tensor:
         """The sampler on the denoiser: actions (n, k) with the newest filled in -> (n, c, h, w) uint8.
 
         `watch` sees the clean image in [-1, 1] that each denoising step predicts.
@@ -172,16 +184,18 @@ class World:
         c, shape = self.sampler, state.frames.shape[2:]
         draw = partial(gaussian, state.seeds, state.steps)
         past = to_unit(state.frames)
-        x = sample(self.engine.denoise(past, actions, self.sigmas), draw(START_STREAM, shape) * c.temperature,
+        denoise = (engine or self.engine).denoise(past, actions, self.sigmas)
+        x = sample(denoise, draw(START_STREAM, shape) * c.temperature,
                    self.sigmas, order=c.order, s_churn=c.s_churn, s_tmin=c.s_tmin, s_tmax=c.s_tmax, s_noise=c.s_noise,
                    noise=lambda i: draw(CHURN_STREAM + i, shape), watch=watch)
         return nearest_bytes(x)
 
     @torch.no_grad()
-    def judge(self, state: DreamState, actions: Tensor, next_frames: Tensor
+    def judge(self, state: DreamState, actions: Tensor, next_frames: Tensor, engine: Engine | None = None
               ) -> tuple[Tensor, Tensor, Tensor, Tensor, tuple[Tensor, Tensor]]:
         """Rewards, ends, their probabilities and the new memory of n transitions; both heads are sampled."""
-        said = self.engine.judge(to_unit(state.frames[:, -1]), actions, to_unit(next_frames), state.hx, state.cx)
+        said = (engine or self.engine).judge(to_unit(state.frames[:, -1]), actions, to_unit(next_frames), state.hx,
+                                             state.cx)
         reward_p, end_p = said.reward_logits.softmax(-1), said.end_logits.softmax(-1)[:, 1]
         luck = uniform(state.seeds, state.steps, LUCK_STREAM, 2)
         rewards = (luck[:, :1] > reward_p.cumsum(-1)[:, :2]).sum(-1).float() - 1

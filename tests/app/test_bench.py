@@ -29,6 +29,8 @@ def checkpoint(tmp_path):
 def test_every_section_is_measured_beside_the_plain_path(checkpoint, tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("DIAMOND_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(bench, "BATCHES", (1, 2))
+    monkeypatch.setattr(bench, "CROWDS", (1, 2))
+    monkeypatch.setattr("app.web.crowd.SETTLE", 1.0)
     out = tmp_path / "bench.json"
     main(["bench", str(checkpoint), "--seconds", "0.1", "--out", str(out), "--device", "cpu"])
     report = json.loads(out.read_text())
@@ -38,6 +40,7 @@ def test_every_section_is_measured_beside_the_plain_path(checkpoint, tmp_path, m
     assert [row["start"] for row in report["start"]] == ["first start", "next start"]
     assert all("OpenVINO" in row["path"] and 0 < row["first_frame_s"] <= row["switched_s"] for row in report["start"])
     assert {row["dreams"] for row in report["imagination"] if row.get("ratio")} == {1, 2}
+    assert [row["players"] for row in report["players"]] == [1, 2] and report["players"][0]["frames_a_second"] > 0
     assert {row["model"] for row in report["updates"]} == {"denoiser", "reward_end", "actor_critic"}
     assert report["emulator"][0]["steps_a_second"] > 100
     printed = capsys.readouterr().out

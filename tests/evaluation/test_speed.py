@@ -27,6 +27,14 @@ def test_side_by_side_calls_in_turn_and_forgets_the_first_call():
     assert set(timings["a"].to_json()) == {"median_ms", "p95_ms", "p99_ms", "calls"}
 
 
+@pytest.mark.parametrize(("seconds", "made"), [(0.03, "abab"), (0.003, "ab")])
+def test_a_call_longer_than_the_measurement_is_made_once_or_twice(seconds, made):
+    calls: list[str] = []
+    slow = {name: lambda name=name: (calls.append(name), time.sleep(0.04)) for name in "ab"}
+    timings = side_by_side(slow, resolve(EXACT), seconds)
+    assert "".join(calls) == made and len(timings["b"].seconds) == 1 and timings["b"].quantile(0.5) >= 0.04
+
+
 def test_quantiles_are_in_milliseconds():
     timing = Timing([0.001 * i for i in range(101)])
     assert timing.to_json()["median_ms"] == pytest.approx(50) and timing.to_json()["p99_ms"] == pytest.approx(99)

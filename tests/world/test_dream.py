@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+from typing import Any
+
 import gymnasium
 import pytest
 import torch
@@ -11,6 +14,7 @@ from diamond_core.types import VectorEnv
 from diamond_core.world.dream import DreamState, reseeded
 from diamond_core.world.gym_env import DreamEnv, DreamVectorEnv
 from diamond_core.world.imagination import ImaginedEnv
+from tests.conftest import EXACT
 
 
 def start(agent, world, n=3):
@@ -135,3 +139,32 @@ def test_gymnasium_vector_env(small_agent, small_world):
 
 def test_registered_by_name():
     assert "diamond/Dream-v0" in gymnasium.registry
+
+
+def test_a_faster_engine_waits_for_the_step_that_is_being_dreamt(small_agent):
+    world = small_agent.world(runtime=EXACT)
+    plain, late = world.engine, SimpleNamespace(name="late")
+
+    class Swapping:
+        name = "plain"
+
+        def denoise(self, *args: Any) -> Any:
+            world.engine = late  # as another thread would, in the middle of a step
+            return plain.denoise(*args)
+
+        def judge(self, *args: Any) -> Any:
+            return plain.judge(*args)
+
+    world.engine = Swapping()
+    step = world.step(small_agent.dream(world), torch.tensor([1]))
+    assert step.path == "plain" and world.path == "late"
+
+
+def test_a_row_of_a_step_is_that_dreams_alone(small_agent):
+    world = small_agent.world(runtime=EXACT)
+    step = world.step(small_agent.dream(world, num=3), torch.tensor([0, 1, 2]))
+    row = step.row(1)
+    assert torch.equal(row.frames, step.frames[1:2]) and torch.equal(row.state.hx, step.state.hx[1:2])
+    assert row.path == step.path and len(row.state) == 1
+    step.frames.zero_()
+    assert row.frames.any()

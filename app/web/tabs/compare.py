@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import gradio as gr
 
+from app.session.standing import report_of, true_for
 from app.web.charts import Curve, chart
-from app.web.shelf import report_of, true_for
 
 if TYPE_CHECKING:
     from app.web.house import House

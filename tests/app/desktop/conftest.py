@@ -11,7 +11,7 @@ import torch
 from pygame.event import Event
 from torch import Tensor
 
-from app.desktop.game import Game, SharedControls
+from app.desktop.game import Game
 from app.desktop.gamepad import Gamepads
 from app.desktop.keys import Keyboard
 from app.desktop.picker import Picker
@@ -19,6 +19,7 @@ from app.desktop.play import Play
 from app.desktop.player import Player, Scene
 from app.desktop.window import Window
 from app.desktop.worker import Worker
+from app.session.controls import Controls
 from app.session.session import Session
 from diamond_core.device import resolve
 from diamond_core.envs import action_names
@@ -159,7 +160,7 @@ def stages() -> Iterator[list[Stage]]:
 def stage(pong_agent, pong_world, stages) -> Stage:
     """A small Pong with reality beside it, paused at its first frame."""
     def load(_: Callable[[str], None]) -> Session:
-        session = Session(pong_agent, pong_world, game="Pong", controls=SharedControls(action_names("Pong")))
+        session = Session(pong_agent, pong_world, game="Pong", controls=Controls(action_names("Pong")))
         session.paused = True
         return session
 

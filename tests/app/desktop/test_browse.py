@@ -10,12 +10,13 @@ import pytest
 import torch
 from pygame.event import Event
 
-from app.desktop import reels, strip
+from app.desktop import strip
 from app.desktop.browse import Browse
 from app.desktop.player import Player
 from app.desktop.reels import open_shelf
 from app.desktop.window import Window
 from app.desktop.worker import Worker
+from app.session.library import dreamt_by
 from app.session.session import Session
 from app.session.tapefile import save_tape
 from diamond_core.replay import Dataset, DatasetInfo, Episode
@@ -152,7 +153,7 @@ def test_a_tape_is_dreamt_again(tmp_path, monkeypatch, pong_agent):
     shelf = open_shelf(tmp_path / "some.tape")
     reel = shelf.read[0]()
     assert np.array_equal(reel.frames, seen) and ("true to the tape", "yes") in reel.facts and not reel.lived.any()
-    assert reels._recorded_by(agent.card.sha256, "Pong") == folder
+    assert dreamt_by(agent.card.sha256, "Pong") == folder
 
 
 @pytest.mark.parametrize("name, advice", [("gone", "check the path"), ("empty", "nothing to look at")])

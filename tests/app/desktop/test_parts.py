@@ -22,7 +22,7 @@ from app.desktop.knobs import KNOBS, Settings, turned, words
 from app.desktop.layout import lay_out
 from app.desktop.panels import palette
 from app.desktop.pen import Pen, unit
-from app.desktop.picker import Picker, fit, standing
+from app.desktop.picker import Picker, fit
 from app.desktop.pointer import line
 from app.desktop.window import Window, display_missing, icon
 from app.desktop.worker import Worker
@@ -243,7 +243,8 @@ def test_a_pad_plays_and_commands(window):
 
 def entry(name):
     loop = [np.full((64, 64, 3), i * 20, np.uint8) for i in range(8)]
-    return SimpleNamespace(name=name, path=Path(name), poster=loop[0], frames=loop, card=None)
+    return SimpleNamespace(name=name, path=Path(name), poster=loop[0], frames=loop, card=None,
+                           standing=("true for 20 steps", "fair"))
 
 
 def test_choosing_a_world(window):
@@ -269,13 +270,6 @@ def test_cards_are_all_in_view_while_they_can_be():
     assert factor == 2 and columns == 7
 
 
-def test_a_card_says_how_true_its_dream_is(tmp_path):
-    assert standing(tmp_path / "unmeasured") == ("not measured yet", None)
-    means = {"dream": {"mean": [40.0] * 20 + [20.0]}, "copy_last": {"mean": [30.0] * 21}}
-    (tmp_path / "fidelity.json").write_text(json.dumps({"psnr": means}))
-    assert standing(tmp_path) == ("true for 20 steps", 0.5)
-
-
 # the command
 
 def test_without_a_display_the_command_says_so_in_one_line_and_does_without(monkeypatch, capsys):
@@ -296,8 +290,8 @@ def test_with_a_display_the_command_opens_the_window(monkeypatch):
     opened = []
     monkeypatch.setattr("app.desktop.window.display_missing", lambda: None)
     monkeypatch.setattr("app.desktop.start.play", lambda checkpoint, **more: opened.append((checkpoint, more)))
-    main(["play", "Pong", "--seed", "7"])
-    assert opened == [("Pong", {"seed": 7, "device": "auto"})]
+    main(["play", "Pong", "--seed", "7", "--steps", "2"])
+    assert opened == [("Pong", {"seed": 7, "steps": 2, "device": "auto"})]
 
 
 def test_a_world_that_is_not_there_is_one_line(monkeypatch, capsys):
@@ -313,4 +307,5 @@ def test_without_a_display_the_web_player_opens(monkeypatch, capsys):
     monkeypatch.setattr("app.desktop.window.display_missing", lambda: "no DISPLAY")
     monkeypatch.setattr("app.commands.web.web", opened.append)
     main(["play", "--device", "cpu"])
-    assert opened == [["--device", "cpu"]] and "no window here (no DISPLAY)" in capsys.readouterr().out
+    assert opened == [["--device", "cpu", "--steps", "auto"]]
+    assert "no window here (no DISPLAY)" in capsys.readouterr().out

@@ -11,8 +11,8 @@ import pytest
 from pygame.event import Event
 
 from app.desktop import strip
-from app.desktop.game import SharedControls
 from app.desktop.ribbon import Ribbon
+from app.session.controls import Controls
 from app.session.session import Session
 from diamond_core.envs import action_names
 from tests.app.desktop.conftest import Stage
@@ -383,7 +383,7 @@ def test_the_window_lives_while_something_loads(stages):
 def test_taps_of_twenty_milliseconds_and_their_latency(pong_agent, pong_world, stages):
     """With the real clock: each tap becomes a step, soon."""
     def load(_):
-        return Session(pong_agent, pong_world, game="Pong", controls=SharedControls(action_names("Pong")))
+        return Session(pong_agent, pong_world, game="Pong", controls=Controls(action_names("Pong")))
 
     stage = Stage(load).begin()
     stages.append(stage)

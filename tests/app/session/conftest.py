@@ -65,7 +65,8 @@ class RowWorld(World):
         self.last = frames
         rewards = (noise[:, 0, 0, 0] % 3 - 1).float()
         nothing = torch.zeros(len(actions))
-        return DreamStep(after, frames, rewards, nothing.bool(), torch.full((len(actions), 3), 1 / 3), nothing)
+        return DreamStep(after, frames, rewards, nothing.bool(), torch.full((len(actions), 3), 1 / 3), nothing,
+                         self.path)
 
 
 @pytest.fixture(scope="session")

@@ -221,6 +221,15 @@ def test_latency_is_from_key_to_frame(session: Session):
     assert session.tick().latency == pytest.approx(0.03)
 
 
+def test_a_key_pressed_while_time_stood_still_was_not_late(session: Session):
+    session.paused = True
+    session.controls.press("up")
+    session.clock.advance(5.0)
+    session.paused = False
+    session.clock.advance(0.03)
+    assert session.tick().latency == pytest.approx(0.03)
+
+
 def test_an_ended_dream_is_held_and_then_another_of_reality_begins(session: Session, pong_world: ToldWorld):
     pong_world.over = frozenset({3})
     views = play(session, "u" * 3)

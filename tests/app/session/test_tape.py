@@ -148,7 +148,7 @@ def test_a_batch_of_others_is_played_again_in_a_batch(session: Session, build: B
         state = type(asks[0].state).cat([ask.state for ask in asks])
         step = pong_world.step(state, torch.tensor([ask.action for ask in asks]))
         for row, s in enumerate((session, *others)):
-            s.answer(type(step)(step.state[row], *(x[row:row + 1] for x in step[1:])), 0.01, mates=5)
+            s.answer(step.row(row), 0.01, mates=5)
     tape = session.stop_tape()
     assert set(tape.mates.tolist()) == {5} and holds(tape, pong_world)
 

@@ -1,0 +1,40 @@
+"""How true a dream was found to be, from the fidelity report beside its checkpoint. Our own."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, Literal
+
+GOOD, FAIR = 60, 15
+"""Steps for which a good dream, and a fair one, is nearer to the truth than a frame that stands still."""
+UNMEASURED = "not measured yet"
+Level = Literal["good", "fair", "poor"]
+
+
+def report_of(checkpoint: Path) -> dict[str, Any] | None:
+    """The fidelity report that lies in a checkpoint's folder, if there is a whole one."""
+    try:
+        report = json.loads((checkpoint / "fidelity.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    fits = isinstance(report, dict) and report.get("format") == "diamond-fidelity-1"
+    return report if fits else None
+
+
+def true_for(report: dict[str, Any]) -> int:
+    """Steps for which the dream is nearer to the truth than the last real frame, held."""
+    dream, held = (report["psnr"][name]["mean"] for name in ("dream", "copy_last"))
+    for i, (x, y) in enumerate(zip(dream, held, strict=False)):
+        if x is None or y is None or x < y:
+            return i
+    return len(dream)
+
+
+def standing(checkpoint: Path) -> tuple[str, Level | None]:
+    """How true a dream is, in a few words and as a level; no level where it was not measured."""
+    report = report_of(checkpoint)
+    if report is None:
+        return UNMEASURED, None
+    steps = true_for(report)
+    return f"true for {steps} steps", "good" if steps >= GOOD else "fair" if steps >= FAIR else "poor"

@@ -1,0 +1,23 @@
+"""A dream counts as true for as long as it is nearer to the truth than a held frame."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from app.session.standing import report_of, standing, true_for
+
+
+@pytest.mark.parametrize(("steps", "level"), [(5, "poor"), (20, "fair"), (60, "good")])
+def test_a_dream_is_true_until_a_held_frame_is_nearer(tmp_path, steps, level):
+    means = {"dream": {"mean": [40.0] * steps + [20.0]}, "copy_last": {"mean": [30.0] * (steps + 1)}}
+    (tmp_path / "fidelity.json").write_text(json.dumps({"format": "diamond-fidelity-1", "psnr": means}))
+    assert standing(tmp_path) == (f"true for {steps} steps", level)
+    assert true_for(report_of(tmp_path)) == steps
+
+
+def test_what_was_not_measured_is_not_judged(tmp_path):
+    assert standing(tmp_path) == ("not measured yet", None)
+    (tmp_path / "fidelity.json").write_text("{")
+    assert report_of(tmp_path) is None
