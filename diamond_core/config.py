@@ -40,9 +40,9 @@ class SamplerConfig:
     """Last noise level before 0."""
     sigma_max: float = 5.0
     """First noise level."""
-    two_step_sigma: float = 0.3
-    """Second noise level where there are two steps; 0 = sigma_min, as the Karras schedule has it. The jump from 5 to
-    0.002 leaves what the first step guessed wrong; `diamond evaluate schedules` compares the choices."""
+    two_step_sigma: float = 0.05
+    """Second noise level where there are two steps; 0 = sigma_min, as the Karras schedule has it. `diamond evaluate
+    schedules` compares the choices."""
     rho: float = 7.0
     """Curvature of the schedule."""
     order: Literal[1, 2] = 1
@@ -73,6 +73,9 @@ class RewardEndConfig:
     """Self-attention in each resolution's residual blocks."""
     lstm_dim: int = 512
     """Width of the memory."""
+    begins_with_change: bool = False
+    """Begin with filters that see only what differs between a frame and the next. A score that counts on is such a
+    difference, and filters that begin at random must find it first. Off is the paper's."""
 
 
 @dataclass(frozen=True)
@@ -312,7 +315,8 @@ def playground(game: str) -> TrainConfig:
         game, "playground",
         agent=AgentConfig(
             denoiser=DenoiserConfig(channels=(32, 32, 64, 64), depths=(1, 1, 1, 1)),
-            reward_end=RewardEndConfig(channels=(16, 16, 32, 32), depths=(1, 1, 1, 1), lstm_dim=256),
+            reward_end=RewardEndConfig(channels=(16, 16, 32, 32), depths=(1, 1, 1, 1), lstm_dim=256,
+                                       begins_with_change=True),
             actor_critic=ActorCriticConfig(lstm_dim=256)),
         collection=CollectionConfig(num_envs=16, first_policy="mix", first_min_steps=50_000, first_max_steps=50_000,
                                     steps=0),

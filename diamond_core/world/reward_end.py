@@ -56,6 +56,9 @@ class RewardEndModel(nn.Module):
         self.head = nn.Sequential(nn.Linear(config.lstm_dim, config.lstm_dim), nn.SiLU(),
                                   nn.Linear(config.lstm_dim, NUM_REWARDS + 2, bias=False))
         init_lstm(self.lstm)
+        if config.begins_with_change:
+            with torch.no_grad():
+                self.encoder.conv_in.weight[:, :c] = -self.encoder.conv_in.weight[:, c:]
 
     def forward(self, frames: Tensor, actions: Tensor, next_frames: Tensor, memory: Memory | None = None
                 ) -> tuple[Tensor, Tensor, Memory]:

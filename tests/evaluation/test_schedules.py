@@ -12,7 +12,7 @@ from tests.evaluation.test_fidelity import dataset
 
 
 def test_two_steps_have_their_own_second_level():
-    assert schedule(SamplerConfig(num_steps=2)) == [5.0, 0.3, 0.0]
+    assert schedule(SamplerConfig(num_steps=2)) == [5.0, 0.05, 0.0]
     assert schedule(SamplerConfig(num_steps=2, two_step_sigma=0.0)) == pytest.approx([5.0, 0.002, 0.0], rel=1e-4)
     assert schedule(SamplerConfig()) == karras_sigmas(3, 2e-3, 5.0, 7.0).tolist()
 

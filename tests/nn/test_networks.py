@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 
 from diamond_core.config import ActorCriticConfig, AgentConfig, DenoiserConfig, RewardEndConfig
 from diamond_core.nn.unet import UNet
 from diamond_core.training.agent import Agent
+from diamond_core.world.reward_end import RewardEndModel
 
 CONFIGS = {
     "not divisible by 8": AgentConfig(image_size=(50, 37)),
@@ -57,3 +60,13 @@ def test_fresh_networks_are_neutral():
     assert not prediction.logits.any() and not prediction.values.any()
     forget = agent.reward_end.lstm.bias_ih_l0[512:1024]
     assert (forget == 1).all() and not agent.reward_end.lstm.bias_hh_l0.any()
+
+
+def test_a_reward_model_that_begins_with_change_sees_nothing_in_a_still_picture():
+    torch.manual_seed(0)
+    config = RewardEndConfig(cond_channels=8, channels=(8,), depths=(1,), attention=(False,), lstm_dim=8)
+    for begins, alike in ((True, True), (False, False)):
+        model = RewardEndModel(replace(config, begins_with_change=begins), 3, (3, 8, 8))
+        still = torch.rand(2, 1, 3, 8, 8).expand(2, 2, 3, 8, 8)
+        logits, _, _ = model(still[:, :1], torch.ones(2, 1, dtype=torch.int64), still[:, 1:])
+        assert torch.allclose(logits[0], logits[1], atol=1e-6) == alike
