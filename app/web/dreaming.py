@@ -20,7 +20,7 @@ from app.web import protocol as say
 from app.web.shelf import Loaded
 from app.web.shot import Mark, Shot, mark_of
 from app.web.tapes import MOST_STEPS, Seen
-from diamond_core.diffusion.noise import karras_sigmas
+from diamond_core.diffusion.noise import schedule
 
 LOG = logging.getLogger(__name__)
 DIGITS = "0123456789abcdefghijklmnopqrstuvwxyz"
@@ -80,7 +80,7 @@ class Dreaming:
         self._screen = False
         self._scrubbing: bool | None = None
         self._newest: View | None = None
-        self._waiting, self._ended = 0, False
+        self._waiting, self._ended, self._looking = 0, False, False
         self._film: list[Seen] = []
         self._twin = False
         session.listeners.append(self._filmed)
@@ -273,9 +273,12 @@ class Dreaming:
             s.paused, self._scrubbing = self._scrubbing, None
 
     def _unfork(self) -> None:
+        """Whatever was looked at is closed, and play goes on if it did before."""
         if self.session.fan is not None:
             self.session.close_fan()
             self.session.paused = False
+        elif self._looking:
+            self.session.paused = self._looking = False
 
     def _fork(self) -> None:
         fan = self.session.open_fan()
@@ -296,12 +299,12 @@ class Dreaming:
 
     def _denoise(self) -> None:
         s = self.session
-        s.paused = True
         frames = s.denoising()
         if not frames:
             raise ValueError("there is no dreamt frame yet: go on for a step")
-        c = s.sampler
-        levels: list[float | None] = karras_sigmas(c.num_steps, c.sigma_min, c.sigma_max, c.rho).tolist()[:len(frames)]
+        self._looking = self._looking or not s.paused
+        s.paused = True
+        levels: list[float | None] = [*schedule(s.sampler)[:len(frames)]]
         # the guess at the lowest level is the frame itself, but for Heun's last correction
         levels[-1] = None
         frames[-1] = s.view.frame

@@ -176,8 +176,10 @@ class DreamPlayer extends HTMLElement {
   /** A machine that is too slow for a while: there is a way out, and it is said once. */
   patience(view) {
     this.slow = view.slip && !view.paused ? (this.slow ?? 0) + 1 : 0;
-    if (this.slow === 60 && !this.drawer.inputs.auto.checked) {
-      this.say("This machine is slower than the game. Under More: as many denoising steps as time allows.");
+    if (this.slow === 60) {
+      this.say(this.drawer.inputs.auto.checked
+        ? "This machine is slower than the game: time goes as fast as it can, for all alike."
+        : "This machine is slower than the game. Under More: as many denoising steps as time allows.");
     }
   }
 

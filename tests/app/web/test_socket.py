@@ -86,6 +86,9 @@ def test_the_same_dream_after_going_back(server: Server):
     """A dream is a value: the same action from the same moment leads to the same pixels."""
     with server.page() as page:
         page.open()
+        # at the beginning, going back to it would be nothing new to see
+        page.view(lambda v: v["moment"] > 0)
+        page.send("knobs", steps=3)
         page.send("pause", on=True)
         page.view(lambda v: v["paused"])
         seen = []
@@ -143,6 +146,19 @@ def test_a_frame_appears_out_of_noise(server: Server):
         assert fields["sigmas"][-1] is None and fields["sigmas"][0] > fields["sigmas"][1]
         frame = pixels(page.views[-1][1][0])
         np.testing.assert_array_equal(pixels(image)[:, -16:], frame)
+        # play goes on when the sheet is closed, but not against a person's own pause
+        page.send("unfork")
+        page.view(lambda v: not v["paused"])
+        page.send("pause", on=True)
+        page.view(lambda v: v["paused"])
+        page.send("denoise")
+        while len(page.sheets) < 2:
+            page.take()
+        page.send("unfork")
+        page.send("press", key="left", n=1)
+        time.sleep(0.3)
+        page.send("step")
+        assert page.view(lambda v: v["name"] == "LEFT")["paused"]
 
 
 def test_knobs_and_paint(server: Server):
