@@ -35,6 +35,8 @@ class Bench:
     checkpoint: Positional[str | None] = None
     """Whose world; default: a world of the paper's size with random weights."""
     only: tuple[Section, ...] = SECTIONS
+    models: tuple[Literal["denoiser", "reward_end", "actor_critic"], ...] = ("denoiser", "reward_end", "actor_critic")
+    """Whose updates are measured."""
     seconds: float = 20.0
     """About how long each comparison lasts."""
     steps: int = 3
@@ -256,7 +258,7 @@ def updates(c: Bench, agent: Agent, path: Path, say: Any) -> Table:
     runtimes = {path: resolve(option) for path, option in options.items()}
     made = {path: subjects_of(config, names, runtime, path == "plain") for path, runtime in runtimes.items()}
     rows: Table = []
-    for model in PAPER_MS:
+    for model in c.models:
         say(f"updates of the {model.replace('_', ' ')}")
         timings = side_by_side({path: made[path][model] for path in made}, runtimes["plain"], c.seconds)
         rows += [{"model": model, "path": path, **timing.to_json(), "paper_ms": PAPER_MS[model],

@@ -65,9 +65,9 @@ def tabs(house: House, is_owner: bool) -> gr.Blocks:
         comparing.select(lambda: compare.refresh(house), None, shown, **quiet)
         if is_owner:
             choosing.select(lambda: models.refresh(house), None, listed, **quiet)
-            training.select(lambda: gr.Timer(active=True), None, timer, **quiet)
+            training.select(lambda: gr.Timer(active=True), None, timer, queue=False, **quiet)
             for other in (play, record, comparing, choosing):
-                other.select(lambda: gr.Timer(active=False), None, timer, **quiet)
+                other.select(lambda: gr.Timer(active=False), None, timer, queue=False, **quiet)
     return blocks
 
 

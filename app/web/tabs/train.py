@@ -63,15 +63,19 @@ def build(house: House) -> gr.Timer:
     def look(run: str | None) -> list[Any]:
         return refresh(house, run)
 
+    def watch() -> gr.Timer:
+        """Choosing the tab starts the timer; on a busy machine the tab that was open first may stop it after that."""
+        return gr.Timer(active=True)
+
     timer.tick(look, runs, seen, **quiet)
     runs.input(look, runs, seen, **quiet)
     game.input(lambda g: gr.Dropdown(choices=sources(house, g), value=NEW_PLAY), game, source, **quiet)
     gr.on([game.focus, source.focus], lambda g: gr.Dropdown(choices=sources(house, g)), game, source, **quiet)
     start.click(lambda *order: begin(house, *order), [game, preset, source, minutes, name, seed, epochs, batch, rate],
-                runs, api_visibility="private").then(look, runs, seen, **quiet)
+                runs, api_visibility="private").then(look, runs, seen, **quiet).then(watch, None, timer, **quiet)
     stop.click(lambda run: told(house.jobs.stop, run), runs, None, **quiet).then(look, runs, seen, **quiet)
     resume.click(lambda run: told(house.jobs.resume, run), runs, None, api_visibility="private").then(
-        look, runs, seen, **quiet)
+        look, runs, seen, **quiet).then(watch, None, timer, **quiet)
     delete.click(lambda run: told(house.jobs.delete, run), runs, None, js=CONFIRM, **quiet).then(
         look, runs, seen, **quiet)
     play.click(None, moment, None, js=OPEN_JS)
