@@ -45,6 +45,10 @@ def main(argv: list[str] | None = None) -> None:
         run(args)
     except KeyboardInterrupt:
         sys.exit(130)
+    except BrokenPipeError:
+        # who reads has seen enough (`| head`); nothing more can be said, at Python's end neither
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(141)
     except (ValueError, OSError, ImportError) as error:
         if debug:
             raise

@@ -257,10 +257,11 @@ class TrainConfig:
     holdout: int = 0
     """Newest episodes of that dataset which are never trained on, so that fidelity can be judged on them."""
     initial: str | None = None
-    """A checkpoint to start from."""
+    """A checkpoint to start from, of this game or another one: the worlds of one game know much about the next."""
     initial_models: tuple[Literal["denoiser", "reward_end", "actor_critic"], ...] = (
         "denoiser", "reward_end", "actor_critic")
-    """Which models are taken from `initial`; layers that fit only partly are an error."""
+    """Which models are taken from `initial`. What belongs to an action is taken where the actions' names agree; sizes
+    must be the same."""
     model_free: bool = False
     """Train the actor-critic on the real environment, with no world model."""
     life_loss_ends: bool = True

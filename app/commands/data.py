@@ -74,7 +74,7 @@ def collect(args: list[str]) -> None:
 
 def players(policy: str, game: str, num_actions: int, num_envs: int, seed: int) -> KeptPolicy:
     """The policy of that name. Raises ValueError for an unknown one, CheckpointError for an unfit checkpoint."""
-    from diamond_core.agent.policies import MIXED, STICKY, AgentPolicy, MixPolicy, RandomPolicy
+    from diamond_core.agent.policies import LEANS, MIXED, STICKY, AgentPolicy, MixPolicy, RandomPolicy
     from diamond_core.agent.scripted import ScriptedPolicy, mixed_play
     from diamond_core.device import resolve
     from diamond_core.envs import action_names
@@ -90,7 +90,7 @@ def players(policy: str, game: str, num_actions: int, num_envs: int, seed: int) 
         return ScriptedPolicy(game, action_names(game), num_envs, seed)
     if not checkpoint:
         return mixed_play(game, action_names(game), num_envs, seed)
-    mixed = RandomPolicy(num_actions, num_envs, seed, MIXED)
+    mixed = RandomPolicy(num_actions, num_envs, seed, MIXED, LEANS)
     agent = load_for(checkpoint, game)
     agents = [AgentPolicy(agent.actor_critic, resolve(), num_envs, seed + i, epsilon)
               for i, epsilon in enumerate((0.0,) if kind == "agent" else (0.0, 0.05, 0.2, 0.5))]

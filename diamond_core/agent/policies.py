@@ -17,19 +17,26 @@ from diamond_core.diffusion.noise import uniform
 from diamond_core.pixels import to_unit
 from diamond_core.types import KeptPolicy, Start, Step
 
-ACTION_STREAM, COIN_STREAM, RANDOM_STREAM = 16, 17, 18
+ACTION_STREAM, COIN_STREAM, RANDOM_STREAM, LEAN_STREAM = 16, 17, 18, 20
 """Independent uses of a policy's random numbers."""
 STICKY = (0.8,)
 MIXED = (0.0, 0.5, 0.8, 0.95)
 """Chances of holding on to an action: from restless to one that leans on the key."""
+LEANS = (0.0, 0.0, 0.0, 0.0, 0.5, 0.5, 0.5, 0.5, 0.9, 0.9, 0.9, 0.9)
+"""Shares of an action that is preferred for a while, beside each of `MIXED`: what needs a purpose is done too."""
+LEAN_STEPS = 128
+"""Steps between two choices of the preferred action."""
 
 
 class RandomPolicy:
-    """Uniformly random actions, each held on to with a probability: world i by `sticks[i % len(sticks)]`."""
+    """Uniformly random actions, each held on to with a probability: world i by `sticks[i % len(sticks)]`. With the
+    probability `leans[i % len(leans)]` a fresh action is the one that the world prefers for the time being."""
 
-    def __init__(self, num_actions: int, num_envs: int, seed: int, sticks: Sequence[float] = (0.0,)) -> None:
+    def __init__(self, num_actions: int, num_envs: int, seed: int, sticks: Sequence[float] = (0.0,),
+                 leans: Sequence[float] = (0.0,)) -> None:
         self.num_actions = num_actions
         self.sticks = torch.tensor([sticks[i % len(sticks)] for i in range(num_envs)])
+        self.leans = torch.tensor([leans[i % len(leans)] for i in range(num_envs)])
         self.seeds = (seed << 20) + torch.arange(num_envs)
         self._step = 0
         self._last = torch.zeros(num_envs, dtype=torch.int64)
@@ -41,8 +48,10 @@ class RandomPolicy:
         """(n, c, h, w) uint8 -> (n,) int64."""
         self._step += 1
         steps = torch.full_like(self.seeds, self._step)
-        u = uniform(self.seeds, steps, RANDOM_STREAM, 2)
+        u = uniform(self.seeds, steps, RANDOM_STREAM, 4)
         fresh = (u[:, 0] * self.num_actions).long()
+        preferred = (uniform(self.seeds, steps // LEAN_STEPS, LEAN_STREAM, 1)[:, 0] * self.num_actions).long()
+        fresh = torch.where(u[:, 2] < self.leans, preferred, fresh)
         self._last = torch.where(u[:, 1] < self.sticks, self._last, fresh)
         return self._last.to(frames.device)
 

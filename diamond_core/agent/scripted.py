@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from diamond_core.agent.policies import MIXED, MixPolicy, RandomPolicy
+from diamond_core.agent.policies import LEANS, MIXED, MixPolicy, RandomPolicy
 from diamond_core.diffusion.noise import uniform
 from diamond_core.types import KeptPolicy, Start, Step
 
@@ -140,8 +140,9 @@ class ScriptedPolicy:
 
 
 def mixed_play(game: str, action_names: Sequence[str], num_envs: int, seed: int) -> KeptPolicy:
-    """Random players of several kinds; where the game is known, two of three worlds are played by the script."""
-    random = RandomPolicy(len(action_names), num_envs, seed, MIXED)
+    """Random players of several kinds, with changing preferences; where the game is known, two of three worlds are
+    played by the script instead."""
     if game not in RULES:
-        return random
+        return RandomPolicy(len(action_names), num_envs, seed, MIXED, LEANS)
+    random = RandomPolicy(len(action_names), num_envs, seed, MIXED)
     return MixPolicy([random, *(ScriptedPolicy(game, action_names, num_envs, seed + i) for i in (1, 2))])

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from diamond_core.agent.actor_critic import ActorCritic
 from diamond_core.agent.losses import actor_critic_loss
@@ -24,6 +26,8 @@ from diamond_core.world.denoiser import denoising_loss
 from diamond_core.world.reward_end import reward_end_loss
 
 MODELS = ("denoiser", "reward_end", "actor_critic")
+ACTION_LAYERS = re.compile(r"act_emb.*weight|actor_linear")
+"""Layers with one row an action."""
 
 
 def learners_of(config: TrainConfig, names: list[str], runtime: Runtime, world_size: int) -> dict[str, Learner]:
@@ -46,16 +50,28 @@ def learners_of(config: TrainConfig, names: list[str], runtime: Runtime, world_s
 
 
 def take_weights(agent: Agent, source: Agent, config: TrainConfig, names: list[str]) -> None:
-    """Copies the chosen models from another agent. Raises CheckpointError where game or sizes do not fit."""
-    if source.card is not None and list(source.card.action_names) != list(names):
-        raise CheckpointError(f"{config.initial} was trained on {source.card.game} with actions "
-                              f"{source.card.action_names}, this run's are {names}: use a checkpoint of the same game")
+    """Copies the chosen models from another agent, of this game or of another one. Raises CheckpointError where sizes
+    do not fit."""
+    known = names if source.card is None else list(source.card.action_names)
     for name in config.initial_models:
+        model = getattr(agent, name)
+        taken = getattr(source, name).state_dict()
+        fresh = model.state_dict()
+        if known != names:
+            taken |= {layer: for_actions(taken[layer], fresh[layer], known, names) for layer in taken
+                      if ACTION_LAYERS.search(layer)}
         try:
-            getattr(agent, name).load_state_dict(getattr(source, name).state_dict())
+            model.load_state_dict(taken)
         except RuntimeError as error:
             reason = "; ".join(line.strip() for line in str(error).splitlines()[1:3])
             raise CheckpointError(f"{name} of {config.initial} does not fit this run's network: {reason}") from error
+
+
+def for_actions(taken: Tensor, fresh: Tensor, known: list[str], names: list[str]) -> Tensor:
+    """The rows (actions, ...) of a layer: what an action of the same name had learned, what is fresh for a new one."""
+    if taken.shape[1:] != fresh.shape[1:]:
+        return taken
+    return torch.stack([taken[known.index(name)] if name in known else fresh[i] for i, name in enumerate(names)])
 
 
 def compile_parts(model: nn.Module) -> None:

@@ -7,7 +7,7 @@ import torch
 
 from diamond_core.agent.actor_critic import ActorCritic
 from diamond_core.agent.losses import actor_critic_loss, lambda_returns
-from diamond_core.agent.policies import AgentPolicy, RandomPolicy
+from diamond_core.agent.policies import LEAN_STEPS, AgentPolicy, RandomPolicy
 from diamond_core.agent.rollout import Rollouts
 from diamond_core.config import ActorCriticConfig, ReturnsConfig
 from diamond_core.device import resolve
@@ -132,3 +132,12 @@ def test_sticky_policy_repeats_itself():
     actions = torch.stack([policy.act(frames) for _ in range(400)])
     repeats = (actions[1:] == actions[:-1]).float().mean(0)
     assert repeats[0] < 0.45 and repeats[1] > 0.85
+
+
+def test_a_leaning_policy_prefers_one_action_for_a_while():
+    frames = torch.zeros(2, 3, 16, 16, dtype=torch.uint8)
+    policy = RandomPolicy(3, 2, 0, leans=(0.0, 0.9))
+    actions = torch.stack([policy.act(frames) for _ in range(12 * LEAN_STEPS)]).view(12, LEAN_STEPS, 2)
+    shares = torch.stack([(actions == a).float().mean(1) for a in range(3)])
+    assert shares[..., 0].max() < 0.5 and shares[:, 1:-1, 1].max(0).values.min() > 0.8
+    assert set(shares[..., 1].argmax(0).tolist()) == {0, 1, 2}, "the preference changes"

@@ -99,8 +99,8 @@ def test_nothing_that_existed_is_lost(capsys, home, tmp_path):
 def test_other_games_and_actions_are_refused(capsys, home, tmp_path):
     assert "checkpoint of Pong" in fails(capsys, "collect", "--game", "toy", "--out", tmp_path / "d", "--policy",
                                          f"agent:{home / 'pong'}")
-    assert "trained on Pong" in fails(capsys, "train", "--game", "toy", "--preset", "tiny", "--run", tmp_path / "r",
-                                      "--init", home / "pong")
+    assert "does not fit this run's network" in fails(
+        capsys, "train", "--game", "toy", "--preset", "playground", "--run", tmp_path / "r", "--init", home / "pong")
     assert "unknown policy" in fails(capsys, "record", home / "run", "--out", tmp_path / "a.gif", "--policy", "JUMP")
     line = fails(capsys, "evaluate", "fidelity", home / "pong", "--dataset", home / "data", "--out", tmp_path / "f")
     assert "Pong" in line and "toy" in line

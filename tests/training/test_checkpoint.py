@@ -11,8 +11,9 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import diamond_core
-from diamond_core.config import AgentConfig, DenoiserConfig
+from diamond_core.config import AgentConfig, DenoiserConfig, TrainConfig
 from diamond_core.training.agent import Agent
+from diamond_core.training.build import take_weights
 from diamond_core.training.checkpoint import (
     CARD,
     WEIGHTS,
@@ -179,3 +180,20 @@ def test_weights_are_plain_safetensors(small_agent, tmp_path):
     save_file(weights, tmp_path / "toy.safetensors")
     again, _ = import_published(str(tmp_path / "toy.safetensors"), "toy", NAMES)
     assert again.config.denoiser == SMALL.denoiser
+
+
+def test_weights_of_another_game_keep_what_the_actions_share(small_agent, tmp_path):
+    save_checkpoint(tmp_path / "toy", small_agent, card())
+    names = ["RIGHT", "FIRE", "NOOP", "LEFT"]
+    torch.manual_seed(1)
+    fresh, taken = (Agent.from_config(SMALL, 4) for _ in range(2))
+    fresh.load_state_dict(taken.state_dict())
+    config = TrainConfig("Breakout", agent=SMALL, initial=str(tmp_path / "toy"))
+    take_weights(taken, diamond_core.load(config.initial, device="cpu"), config, names)
+    old, new = dict(small_agent.named_parameters()), dict(fresh.named_parameters())
+    for name, its in taken.named_parameters():
+        if old[name].shape == its.shape:
+            assert torch.equal(its, old[name]), name
+        else:
+            assert torch.equal(its, torch.stack([old[name][2], new[name][1], old[name][0], old[name][1]])), name
+    assert sum(old[name].shape != its.shape for name, its in taken.named_parameters()) == 4

@@ -27,7 +27,7 @@ from diamond_core.training.agent import Agent
 from diamond_core.world.dream import DreamState, DreamStep, World
 from tests.conftest import EXACT, SMALL
 
-PATIENCE = 20.0
+PATIENCE = 60.0
 """Seconds after which a test gives up waiting for the window."""
 
 
@@ -93,11 +93,11 @@ class Stage:
         return self.game._session
 
     def until(self, true: Callable[[], object], why: str = "") -> None:
-        """Turns the loop until something is so."""
+        """Turns the loop until something is so, resting as it does on a desk: who spins starves the worker."""
         end = monotonic() + PATIENCE
         while not true():
             assert monotonic() < end, f"waited in vain {why}"
-            self.turn()
+            self.player.turn()
 
     def begin(self) -> Stage:
         """Until there is something to see."""

@@ -22,6 +22,7 @@ from app.session.tapefile import save_tape
 from diamond_core.replay import Dataset, DatasetInfo, Episode
 from diamond_core.training.checkpoint import Card, save_checkpoint
 from diamond_core.training.run import Run
+from tests.app.desktop.conftest import PATIENCE
 from tests.conftest import SMALL
 from tests.whole.test_training import CONFIG
 
@@ -54,10 +55,9 @@ def browse(data):
     player = Player(window, worker, scene)
 
     def until(true):
-        end = monotonic() + 10
+        end = monotonic() + PATIENCE
         while not true():
             assert monotonic() < end
-            pygame.event.post(Event(pygame.USEREVENT))
             player.turn()
 
     scene.until = until
