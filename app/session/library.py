@@ -7,6 +7,7 @@ card moves through the real moments from which its dreams begin.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from torch import Tensor
 
 from app.session.standing import UNMEASURED, Level, standing
 from app.session.twin import rgb
+from diamond_core.config import AgentConfig
 from diamond_core.training.checkpoint import STARTS, Card, CheckpointError, read_card
 from diamond_core.training.library import installed
 
@@ -60,6 +62,18 @@ def entry(name: str, path: Path) -> Entry:
     card = read_card(path)
     frames = loop(path) or moments(path) or [np.zeros((*card.config.image_size, 3), np.uint8)]
     return Entry(name, path, card, frames[0], frames, standing(path))
+
+
+def beginnings(config: AgentConfig) -> dict[str, Path]:
+    """Installed worlds by name whose networks have these sizes, so that training can go on from their weights."""
+    def fits(path: Path) -> bool:
+        with suppress(CheckpointError):
+            its = read_card(path).config
+            return (its.denoiser, its.reward_end, its.frame_shape) == (
+                config.denoiser, config.reward_end, config.frame_shape)
+        return False
+
+    return {name: path for name, path in sorted(installed().items()) if fits(path)}
 
 
 def loop(path: Path) -> list[np.ndarray]:

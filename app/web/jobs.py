@@ -48,6 +48,8 @@ class Order:
     """After which it stops cleanly; none = when it is done."""
     dataset: str | None = None
     """A folder of play to learn from instead of collecting."""
+    initial: str | None = None
+    """A checkpoint whose world training goes on from, of this game or another one; none = new weights."""
     seed: int = 0
     epochs: int | None = None
     """Epochs after the last collection; none = the preset's."""
@@ -244,6 +246,9 @@ def arguments_of(order: Order) -> list[str]:
             if not isinstance(value, str) and not 0 < value < 10**6:
                 raise JobError(f"{option[2:]} must be more than 0, got {value}")
             arguments += [option, str(value)]
+    if order.initial is not None:
+        # the player of another game has nothing to teach; a world has
+        arguments += ["--init", order.initial, "--initial-models", "denoiser", "reward_end"]
     return arguments
 
 

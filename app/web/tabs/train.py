@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import gradio as gr
 
+from app.session.library import beginnings
 from app.web.charts import Curve, chart
 from app.web.jobs import JobError, Order, Status
 from app.web.progress import Progress, progress_of, read_metrics
@@ -24,6 +25,9 @@ PRESET_WORDS = [("tiny: a first look, a minute or more", "tiny"),
                 ("playground: worth playing, an hour or more", "playground"),
                 ("paper: the paper's numbers, days", "paper")]
 NEW_PLAY, OWN_PLAY = "collect new play", "my recorded play"
+NEW_WEIGHTS = "new weights"
+TEACHER = "Pong"
+"""The world that a game without one of its own goes on from, where it is installed."""
 EVERY = 2.0
 """Seconds between two looks at a run."""
 OPEN_JS = "(name) => { window.dispatchEvent(new CustomEvent('dream-open', { detail: { game: name } })); return name; }"
@@ -39,6 +43,7 @@ def build(house: House) -> gr.Timer:
                                info="an Atari game, toy, or any Gymnasium id as gym:CartPole-v1")
             preset = gr.Radio(PRESET_WORDS, value="playground", label="Preset")
             source = gr.Dropdown([NEW_PLAY], value=NEW_PLAY, label="Learn from")
+            begin_with = beginning("Pong", "playground")
             minutes = gr.Number(label="Stop after minutes", value=0, info="0: when it is done")
             with gr.Accordion("More numbers", open=False):
                 name = gr.Textbox(label="Name of the run", max_lines=1, placeholder="Pong-1")
@@ -71,8 +76,10 @@ def build(house: House) -> gr.Timer:
     runs.input(look, runs, seen, **quiet)
     game.input(lambda g: gr.Dropdown(choices=sources(house, g), value=NEW_PLAY), game, source, **quiet)
     gr.on([game.focus, source.focus], lambda g: gr.Dropdown(choices=sources(house, g)), game, source, **quiet)
-    start.click(lambda *order: begin(house, *order), [game, preset, source, minutes, name, seed, epochs, batch, rate],
-                runs, api_visibility="private").then(look, runs, seen, **quiet).then(watch, None, timer, **quiet)
+    gr.on([game.input, preset.input], beginning, [game, preset], begin_with, **quiet)
+    start.click(lambda *order: begin(house, *order),
+                [game, preset, source, begin_with, minutes, name, seed, epochs, batch, rate], runs,
+                api_visibility="private").then(look, runs, seen, **quiet).then(watch, None, timer, **quiet)
     stop.click(lambda run: told(house.jobs.stop, run), runs, None, **quiet).then(look, runs, seen, **quiet)
     resume.click(lambda run: told(house.jobs.resume, run), runs, None, api_visibility="private").then(
         look, runs, seen, **quiet).then(watch, None, timer, **quiet)
@@ -94,12 +101,23 @@ def sources(house: House, game: str) -> list[tuple[str, str]]:
                                           for folder, words in house.datasets(game))]
 
 
-def begin(house: House, game: str, preset: str, source: str, minutes: float | None, name: str, seed: float | None,
-          epochs: float | None, batch: float | None, rate: float | None) -> Any:
+def beginning(game: str, preset: str) -> gr.Dropdown:
+    """What a world of this size can begin with: its game's own dream where there is one, or what another one knows."""
+    fits = list(beginnings(PRESETS[preset](game).agent))
+    best = next((name for name in (game, TEACHER) if name in fits), NEW_WEIGHTS)
+    return gr.Dropdown([NEW_WEIGHTS, *((f"the dream of {name}", name) for name in fits)], value=best,
+                       label="Begin with", info="another game's dream learns several times faster than new weights")
+
+
+def begin(house: House, game: str, preset: str, source: str, begin_with: str, minutes: float | None, name: str,
+          seed: float | None, epochs: float | None, batch: float | None, rate: float | None) -> Any:
     """Starts a run; the page then looks at it."""
     try:
+        # what does not fit was chosen before the preset was changed a moment ago
+        initial = beginnings(PRESETS[preset](game).agent).get(begin_with)
         dataset = None if source == NEW_PLAY else str(house.dataset(game, source, OWN_PLAY))
-        order = Order(str(game), preset, name or "", minutes or None, dataset, int(seed or 0),
+        order = Order(str(game), preset, name or "", minutes or None, dataset,
+                      None if initial is None else str(initial), int(seed or 0),
                       int(epochs) if epochs else None, int(batch) if batch else None, rate or None)
         made = house.jobs.start(order)
     except (JobError, ValueError) as error:

@@ -22,6 +22,8 @@ def test_an_order_is_what_the_command_line_takes():
     assert arguments_of(order) == [
         "--game", "Pong", "--preset", "tiny", "--seed", "3", "--time-limit", "90s", "--dataset", "data/x",
         "--final-epochs", "2", "--denoiser.batch-size", "4", "--denoiser.learning-rate", "0.001"]
+    assert arguments_of(Order("toy", "tiny", initial="a/b"))[-5:] == [
+        "--init", "a/b", "--initial-models", "denoiser", "reward_end"]
     assert arguments_of(Order("toy", "tiny")) == ["--game", "toy", "--preset", "tiny", "--seed", "0"]
 
 
