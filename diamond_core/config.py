@@ -122,7 +122,10 @@ class DenoisingConfig:
     num_autoregressive_steps: int = 1
     """Further loss terms that are conditioned on the model's own frames (n)."""
     motion_weight: float = 0.0
-    """A pixel that moves within the segment counts 1 + this many times; 0 is the paper's plain mean."""
+    """A pixel that moves within the segment counts so many times more; 0 is the paper's plain mean."""
+    object_weight: float = 0.0
+    """A pixel that stands out from the batch's median frame counts so many times more: what is at rest is not
+    forgotten either; 0 is the paper's."""
     context_noise: float = 0.0
     """Largest standard deviation of the noise on the frames that a term is conditioned on, against drift: what is a
     little wrong in the past is not copied on; 0 is the paper's."""

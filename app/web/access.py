@@ -61,6 +61,11 @@ class Access:
             return "visitor"
         return "visitor" if self.public else None
 
+    @property
+    def pass_on(self) -> str | None:
+        """The token in a link that a visitor passes on; none where everybody may come in."""
+        return None if self.loopback or self.public else self.visitor
+
     def is_login(self, user: str, password: str) -> bool:
         """Whether these are the right ones."""
         if self.login is None:
@@ -213,7 +218,8 @@ def hardened(scope: Scope, send: Send) -> Send:
 
     async def put(message: Message) -> None:
         if message["type"] == "http.response.start":
-            extra = [(b"x-content-type-options", b"nosniff"), (b"referrer-policy", b"no-referrer")]
+            # no-referrer would have browsers send the login form with the origin "null", which is nobody's
+            extra = [(b"x-content-type-options", b"nosniff"), (b"referrer-policy", b"same-origin")]
             if embeddable:
                 extra.append((b"content-security-policy", b"default-src 'self'; img-src 'self' data: blob:; style-src "
                               b"'self' 'unsafe-inline'; connect-src 'self' ws: wss:; object-src 'none'; "

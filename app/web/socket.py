@@ -258,7 +258,7 @@ class Connection:
         dreaming = player.dreaming
         fields = await dreaming.opened()
         self.begin(**fields, secret=player.id, watch=player.watch, watching=False,
-                   moments=self.house.moments(dreaming.loaded.name))
+                   token=self.house.settings.access.pass_on, moments=self.house.moments(dreaming.loaded.name))
         for page in player.watchers:
             page.begin(**fields, watching=True)
         dreaming.again()

@@ -85,14 +85,22 @@ class Denoiser(nn.Module):
         return quantize(per_image(c.c_skip) * x + per_image(c.c_out) * output)
 
 
-def motion_weights(frames: Tensor, weight: float, threshold: float = 0.05) -> Tensor:
-    """frames (b, t, c, h, w) in [-1, 1] -> (b, 1, h, w), mean 1: pixels that move in the segment count more.
+def pixel_weights(frames: Tensor, motion: float, objects: float, threshold: float = 0.05) -> Tensor:
+    """frames (b, t, c, h, w) in [-1, 1] -> (b, 1, h, w), mean 1: what moves in the segment counts more, and so does
+    what stands out from the batch's median frame, be it at rest.
 
     In a plain mean over pixels a ball of a few pixels weighs nothing beside the background, and is forgotten.
     """
-    moving = (frames.diff(dim=1).abs().amax(dim=(1, 2)) > threshold).float()
-    w = 1 + weight * F.max_pool2d(moving[:, None], kernel_size=3, stride=1, padding=1)
+    moves = differs(frames.diff(dim=1), threshold)
+    stands_out = differs(frames - frames.flatten(0, 1).median(dim=0).values, threshold)
+    w = 1 + motion * moves + objects * stands_out
     return w / w.mean(dim=(1, 2, 3), keepdim=True)
+
+
+def differs(differences: Tensor, threshold: float) -> Tensor:
+    """differences (b, t, c, h, w) -> (b, 1, h, w): 1 where one of them, or of a neighbour's, is beyond the threshold."""
+    beyond = (differences.abs().amax(dim=(1, 2)) > threshold).float()
+    return F.max_pool2d(beyond[:, None], kernel_size=3, stride=1, padding=1)
 
 
 def denoising_loss(denoiser: Denoiser, batch: Batch, config: DenoisingConfig,
@@ -103,7 +111,8 @@ def denoising_loss(denoiser: Denoiser, batch: Batch, config: DenoisingConfig,
     """
     k = denoiser.config.num_conditioning_frames
     frames = to_unit(batch.frames)
-    weights = motion_weights(frames, config.motion_weight) if config.motion_weight else None
+    weighted = config.motion_weight or config.object_weight
+    weights = pixel_weights(frames, config.motion_weight, config.object_weight) if weighted else None
     losses = []
     for i in range(frames.shape[1] - k):
         target, past, actions = frames[:, k + i], frames[:, i:k + i], batch.actions[:, i:k + i]

@@ -8,7 +8,7 @@ import torch
 
 from diamond_core.config import DenoisingConfig
 from diamond_core.types import Batch
-from diamond_core.world.denoiser import DenoisingNoise, blotched, denoising_loss
+from diamond_core.world.denoiser import DenoisingNoise, blotched, denoising_loss, pixel_weights
 
 
 def test_noise_on_the_past_has_one_strength_a_sample():
@@ -34,3 +34,16 @@ def test_the_loss_sees_the_noise_on_the_past_only_when_asked(small_agent):
 
     assert loss(0.0, 1) == loss(0.0, 2)
     assert loss(0.1, 1) != loss(0.1, 2) and loss(0.1, 1) == loss(0.1, 1)
+
+
+def test_what_moves_and_what_stands_out_count_more():
+    frames = torch.zeros(5, 6, 3, 16, 16)
+    frames[0, 3:, :, 2, 2] = 1.0  # moves: it comes into sight
+    frames[1, :, :, 12, 12] = 1.0  # is at rest, and in one of five places
+    frames[:, :, :, 8, 8] = 1.0  # is there in all
+    w = pixel_weights(frames, motion=8.0, objects=2.0)
+    assert torch.allclose(w.mean(dim=(1, 2, 3)), torch.ones(5))
+    relative = w / w.amin(dim=(1, 2, 3), keepdim=True)
+    assert torch.allclose(relative[0, 0, 1:4, 1:4], torch.tensor(11.0)) and relative[0, 0, 12, 12] == 1
+    assert torch.allclose(relative[1, 0, 11:14, 11:14], torch.tensor(3.0)) and relative[1, 0, 2, 2] == 1
+    assert torch.equal(w[:, :, 8, 8], w[:, :, 0, 0]) and torch.equal(w[2:], torch.ones(3, 1, 16, 16))

@@ -132,14 +132,11 @@ export class Drawer {
   }
 
   watchLink() {
-    const url = new URL(at("play"));
-    url.search = "";
-    url.hash = `watch=${this.game.watch}`;
-    this.share(url.href, "Whoever opens this link watches you.");
+    this.share(this.player.passOn({}, `watch=${this.game.watch}`), "Whoever opens this link watches you.");
   }
 
   embed() {
-    const url = new URL(at("play", { embed: 1, game: this.game.name }));
+    const url = this.player.passOn({ embed: 1, game: this.game.name });
     this.share(`<iframe src="${url}" width="480" height="600" style="border:0" allow="gamepad; fullscreen"></iframe>`,
                "Put this into a page of yours.");
   }

@@ -3,7 +3,7 @@
 import { Drawer } from "./drawer.js";
 import { Gallery, line } from "./gallery.js";
 import { Keys } from "./keys.js";
-import { at, Link } from "./link.js";
+import { base, Link } from "./link.js";
 import { denoising, fan } from "./overlays.js";
 import { colour, difference, fit, Panel } from "./screen.js";
 import { ICONS, TEMPLATE } from "./template.js";
@@ -85,8 +85,8 @@ class DreamPlayer extends HTMLElement {
   on_hello() { if (this.dream) this.send("open", this.dream); }
 
   on_queue({ position, players }) {
-    this.veil(`${players} are dreaming already. You are number ${position} in line; it starts by itself.`,
-              { moves: true });
+    const taken = players === 1 ? "Somebody is dreaming here" : `${players} are dreaming here`;
+    this.veil(`${taken} already. You are number ${position} in line; it starts by itself.`, { moves: true });
   }
 
   on_loading({ what }) { this.veil(what, { moves: true }); }
@@ -153,10 +153,15 @@ class DreamPlayer extends HTMLElement {
   }
 
   on_link({ query }) {
-    const url = new URL(at("play"));
-    url.search = "";
-    url.hash = new URLSearchParams(query).toString();
-    this.drawer.share(url.href, "This link dreams the same dream again, step by step, and then it is theirs.");
+    this.drawer.share(this.passOn({}, new URLSearchParams(query)), "This link dreams the same dream again, step by step, and then it is theirs.");
+  }
+
+  /** An address for others: where not everybody may come in, it holds the visitors' token, never the owner's. */
+  passOn(query, hash = "") {
+    const url = new URL("play", base), { token } = this.game;
+    for (const [name, value] of Object.entries({ ...query, ...(token && { token }) })) url.searchParams.set(name, value);
+    url.hash = hash.toString();
+    return url.href;
   }
 
   on_ping({ ms }) { this.find(".line").title = `the way to the server and back takes ${ms.toFixed(0)} ms`; }

@@ -148,7 +148,7 @@ def test_bodies_are_bounded():
 
 def test_browsers_are_told_not_to_guess():
     headers = far().get(f"/play?embed=1&token={VISITOR}").headers
-    assert headers["x-content-type-options"] == "nosniff" and headers["referrer-policy"] == "no-referrer"
+    assert headers["x-content-type-options"] == "nosniff" and headers["referrer-policy"] == "same-origin"
     assert "script-src" not in headers["content-security-policy"] and "default-src 'self'" in \
         headers["content-security-policy"]
 

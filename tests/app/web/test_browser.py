@@ -7,17 +7,23 @@ import re
 import shutil
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import imageio_ffmpeg
 import pytest
 import torch
 
+from app.web.access import Access
+from app.web.house import Settings
 from diamond_core.training.agent import Agent
 from diamond_core.training.checkpoint import Card, save_checkpoint
-from tests.app.web.conftest import small_checkpoint
+from tests.app.web.conftest import Server, small_checkpoint
 from tests.conftest import SMALL
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
@@ -285,3 +291,60 @@ def wait(until: Callable[[], bool], seconds: float = 60) -> None:
     while not until():
         assert time.monotonic() < deadline, "it did not happen"
         time.sleep(0.1)
+
+
+@pytest.fixture
+def shared(home: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
+    """Beyond loopback, with tokens and a password."""
+    monkeypatch.setenv("DIAMOND_CHECKPOINTS", str(home / "shelf"))
+    access = Access(loopback=False, owner="o" * 32, visitor="v" * 32, login=("ann", "sesame street"))
+    with Server(Settings(home / "runs", home / "data", home / "tapes", home / "shelf", "cpu", access=access,
+                         quicken=lambda *_: None)) as running:
+        yield running
+
+
+@contextmanager
+def site(folder: Path) -> Iterator[str]:
+    """Somebody else's pages."""
+    class Quiet(SimpleHTTPRequestHandler):
+        def log_message(self, *_: object) -> None:
+            pass
+
+    handler = partial(Quiet, directory=folder)
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield f"http://localhost:{server.server_port}"
+        server.shutdown()
+        thread.join()
+
+
+def test_a_password_lets_in_and_what_is_passed_on_needs_none(browser, shared: Server, tmp_path: Path):
+    context, stranger = (browser.new_context(bypass_csp=True) for _ in range(2))
+    page, other = context.new_page(), stranger.new_page()
+    page.set_default_timeout(SOON)
+    other.set_default_timeout(SOON)
+    page.goto(shared.url)
+    for password, seen in (("sesame", ".wrong"), ("sesame street", "dream-player .card")):
+        page.fill("[name=user]", "ann")
+        page.fill("[name=password]", password)
+        page.click("button")
+        page.wait_for_selector(seen)
+    page.click("dream-player .card[data-game=tiny-pong]")
+    when(page, "v.moment >= 0")
+    page.keyboard.press("?")
+    passed_on = []
+    for what in ("watchlink", "embed"):
+        page.click(f"dream-player [data-do={what}]")
+        passed_on.append(page.input_value("dream-player .shared textarea"))
+    assert all("token=" + "v" * 32 in words for words in passed_on)
+    other.goto(passed_on[0])
+    when(other, "v.moment >= 0")
+    assert "token" not in other.url and other.text_content("dream-player .hint") == "You are watching."
+    other.context.clear_cookies()
+    (tmp_path / "mine.html").write_text(passed_on[1])
+    with site(tmp_path) as elsewhere:
+        other.goto(f"{elsewhere}/mine.html")
+        other.frame_locator("iframe").locator("dream-player [data-number=rate]", has_text="Hz").wait_for()
+    context.close()
+    stranger.close()
