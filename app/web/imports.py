@@ -28,16 +28,23 @@ from diamond_core.training.library import load
 NAME = re.compile(r"[A-Za-z0-9][\w.-]{0,59}")
 REPOSITORY = re.compile(r"[\w.-]{1,96}/[\w.-]{1,96}")
 
+FOLDER = re.compile(r"(?<!\S)(/|[A-Za-z]:\\)\S*[/\\]")
+"""An absolute path up to the file's own name."""
+
 
 def bring_files(files: Sequence[Path], game: str, name: str, shelf: Path) -> Path:
     """A checkpoint from uploaded files: a published .pt or .safetensors, or the files of one of our folders. Raises
     CheckpointError, JobError."""
     named = {path.name: path for path in files}
-    if CARD in named:
-        return bring_folder(named, name or re.sub(r"\W+", "-", read_card(named[CARD].parent).game), shelf)
-    if len(files) != 1 or files[0].suffix not in (".pt", ".pth", ".safetensors"):
-        raise CheckpointError(f"expected one .pt or .safetensors file, or {WEIGHTS} with {CARD} and {STARTS}")
-    return bring_published(str(files[0]), game, name, shelf)
+    try:
+        if CARD in named:
+            return bring_folder(named, name or re.sub(r"\W+", "-", read_card(named[CARD].parent).game), shelf)
+        if len(files) == 1 and files[0].suffix in (".pt", ".pth", ".safetensors"):
+            return bring_published(str(files[0]), game, name, shelf)
+    except CheckpointError as error:
+        # where an upload lay for a moment is nothing to a person
+        raise CheckpointError(FOLDER.sub("", str(error))) from error
+    raise CheckpointError(f"expected one .pt or .safetensors file, or {WEIGHTS} with {CARD} and {STARTS}")
 
 
 def bring_folder(named: dict[str, Path], name: str, shelf: Path) -> Path:

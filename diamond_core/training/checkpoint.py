@@ -123,7 +123,11 @@ def read_weights(path: Path) -> dict[str, Tensor]:
             # foreign files make torch warn of their pickle protocol before it refuses them
             warnings.simplefilter("ignore")
             content = torch.load(path, map_location="cpu", weights_only=True)
-    except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError) as error:
+    except pickle.UnpicklingError as error:
+        # torch's own words advise to read it with less care
+        raise CheckpointError(f"{path} is damaged or holds something other than weights; what could run a program "
+                              "is not read") from error
+    except (SafetensorError, RuntimeError, EOFError, ValueError, KeyError) as error:
         reason = str(error).strip().splitlines()[0]
         raise CheckpointError(f"{path} is damaged or holds something other than weights: {reason}") from error
     if not isinstance(content, dict) or not all(isinstance(x, Tensor) for x in content.values()):

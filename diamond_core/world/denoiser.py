@@ -98,7 +98,7 @@ def pixel_weights(frames: Tensor, motion: float, objects: float, threshold: floa
 
 
 def differs(differences: Tensor, threshold: float) -> Tensor:
-    """differences (b, t, c, h, w) -> (b, 1, h, w): 1 where one of them, or of a neighbour's, is beyond the threshold."""
+    """differences (b, t, c, h, w) -> (b, 1, h, w): 1 where one of them, or a neighbour's, is beyond the threshold."""
     beyond = (differences.abs().amax(dim=(1, 2)) > threshold).float()
     return F.max_pool2d(beyond[:, None], kernel_size=3, stride=1, padding=1)
 

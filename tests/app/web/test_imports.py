@@ -59,7 +59,7 @@ def test_the_files_of_a_checkpoint_come_in_together(tmp_path: Path, own: Path):
 def test_damaged_files_leave_nothing(tmp_path: Path, own: Path):
     folder = small_checkpoint(tmp_path / "small")
     (folder / "weights.safetensors").write_bytes((folder / "weights.safetensors").read_bytes()[:-4] + b"xxxx")
-    with pytest.raises(CheckpointError, match="SHA-256"):
+    with pytest.raises(CheckpointError, match=r"^(?!.*/).*SHA-256"):
         bring_files(list(folder.iterdir()), "toy", "mine", own)
     assert list(own.iterdir()) == []
 
@@ -74,8 +74,9 @@ def test_nothing_in_a_file_is_executed(tmp_path: Path, own: Path):
     (tmp_path / "noise.safetensors").write_bytes(b"\xff" * 100)
     (tmp_path / "x.py").write_text("raise SystemExit")
     for name in ("evil.pt", "raw.pt", "noise.safetensors", "x.py"):
-        with pytest.raises(CheckpointError):
+        with pytest.raises(CheckpointError) as refusal:
             bring_files([tmp_path / name], "toy", "x", own)
+        assert str(tmp_path) not in str(refusal.value) and "weights_only" not in str(refusal.value)
     with pytest.raises(CheckpointError):
         bring_files([], "toy", "x", own)
     assert not (tmp_path / "executed").exists() and not (own / "x").exists()
