@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -101,6 +101,16 @@ class Audience:
             page.close(GOODBYE, f"this dream broke off ({type(error).__name__}); the server's log says why")
 
 
+class Proof(NamedTuple):
+    """What came of dreaming a tape again."""
+
+    same: int
+    """Steps that are the same to the last bit."""
+    steps: int
+    why: str
+    """Why others are not, where that is known."""
+
+
 class House:
     """One server's rooms."""
 
@@ -162,8 +172,8 @@ class House:
         ready = await ready_at(self.host, loaded.world, tape, opening.at, tell)
         return await Dreaming.begin(self.host, loaded, opening, audience, self.settings.steps, ready)
 
-    async def prove(self, name: str, is_owner: bool) -> tuple[int, int]:
-        """Dreams a tape again: how many of how many steps came out the same. Raises ValueError."""
+    async def prove(self, name: str, is_owner: bool) -> Proof:
+        """Dreams a tape again. Raises ValueError."""
         tape = await asyncio.to_thread(self.tapes.tape, name)
         dream = self.shelf.fitting(tape.origin.game, tape.origin.sha256)
         if dream is None:
@@ -175,7 +185,11 @@ class House:
             agent, shared = loaded.agent, loaded.world
             world = World(agent.denoiser, agent.reward_end, agent.config.sampler, shared.runtime)
             engines = {world.path: world.engine, shared.path: shared.engine}
-            return await proven(self.host, world, tape, engines), len(tape)
+            same = int(await proven(self.host, world, tape, engines))
+        missing = sorted(set(tape.paths.values()) - set(engines))
+        why = (f"it was dreamt by other weights than {loaded.title}'s" if loaded.sha256 != tape.origin.sha256 else
+               f"it was dreamt on {' and '.join(missing)}, which this machine has not" if missing else "")
+        return Proof(same, len(tape), why if same < len(tape) else "")
 
     def moments(self, name: str) -> list[dict[str, str]]:
         """The saved moments beside this one, where it is one of a run."""

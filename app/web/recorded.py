@@ -66,9 +66,9 @@ def add_tapes(app: FastAPI, house: House) -> None:
         return {"deleted": True}
 
     @app.post("/api/tapes/{name}/prove")
-    async def prove(name: str, request: Request) -> dict[str, int]:
-        same, steps = await answered(house.prove(name, is_owner(request)))
-        return {"same": same, "steps": steps}
+    async def prove(name: str, request: Request) -> dict[str, Any]:
+        proof = await answered(house.prove(name, is_owner(request)))
+        return proof._asdict()
 
 
 def add_blind(app: FastAPI, house: House) -> None:

@@ -22,7 +22,7 @@ import numpy as np
 
 from app.session.look import STEPS_A_SECOND
 from app.session.recording import Beside
-from app.session.tape import Tape
+from app.session.tape import Tape, TapeError
 from app.session.tapefile import embed, load_tape, save_tape
 from app.session.timeline import Packed
 from app.session.video import SCALE, VideoWriter
@@ -84,7 +84,11 @@ class Tapes:
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "upload"
             path.write_bytes(data)
-            tape = load_tape(path)
+            try:
+                tape = load_tape(path)
+            except TapeError as error:
+                # where it lay for a moment is nothing to a visitor
+                raise TapeError(str(error).removeprefix(f"{path}: ").replace(str(path), "this file")) from error
         if len(tape) > MOST_STEPS or cost_of(tape) > MOST_COST:
             raise TapesError(f"this tape would take too long to dream again: expected at most {MOST_STEPS} steps")
         return self._write(tape, [], re.sub(r"[^\w .-]", "", title)[:60] or "a tape", by_visitor)

@@ -126,8 +126,9 @@ class DreamTapes extends HTMLElement {
     };
     if (tape.dream) {
       act("Prove", "Dreaming it again", async (button) => {
-        const { same, steps } = await ask(`api/tapes/${tape.id}/prove`, { method: "POST" });
+        const { same, steps, why } = await ask(`api/tapes/${tape.id}/prove`, { method: "POST" });
         button.textContent = same === steps ? "Same to the last bit" : `${same} of ${steps} steps are the same`;
+        if (why) this.say(`${tape.title}: ${why}.`);
       });
     }
     act("Delete", "Deleting", async () => {

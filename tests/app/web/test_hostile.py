@@ -123,7 +123,9 @@ def test_a_flood_ends_the_connection(server: Server):
                 page.send("ping", n=n)
             while True:
                 page.take(5)
-        assert closed.value.rcvd.code == 1008 and "messages a second" in closed.value.rcvd.reason
+        assert closed.value.rcvd.code == 1008
+        # which bound is met first depends on how fast the two sides are
+        assert any(words in closed.value.rcvd.reason for words in ("messages a second", "does not listen"))
 
 
 def test_wishes_that_pile_up_end_the_connection(server: Server, monkeypatch: pytest.MonkeyPatch):

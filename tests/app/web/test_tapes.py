@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 import urllib.request
 from pathlib import Path
 
@@ -16,7 +17,7 @@ import numpy as np
 import pytest
 
 from app.session.session import Session
-from app.session.tape import Tape
+from app.session.tape import Tape, TapeError
 from app.session.tapefile import load_tape, to_bytes
 from app.session.timeline import Packed
 from app.web import tapes as tapes_module
@@ -72,6 +73,15 @@ def test_a_recording_becomes_films(tmp_path: Path, tape: Tape, twin: bool):
         np.testing.assert_array_equal(film[:, ::24, ::24], np.stack([a.open() for a, _ in seen(6, False)]))
     tapes.delete(kept.id)
     assert list(tmp_path.iterdir()) == [] and tapes.all() == []
+
+
+def test_what_is_no_tape_is_refused_without_saying_where_it_lay(tmp_path: Path, tape: Tape):
+    for data, words in ((to_bytes(tape)[:-9], "expected a tape"), (b"", "expected a tape"),
+                        (b"\0\0\0\x18ftypmp42" + b"\0" * 99, "this file carries no tape")):
+        with pytest.raises(TapeError, match=words) as refusal:
+            Tapes(tmp_path).bring(data, "x", by_visitor=True)
+        assert tempfile.gettempdir() not in str(refusal.value)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_names_lead_nowhere_else(tmp_path: Path, tape: Tape):
@@ -139,8 +149,8 @@ def test_the_library_over_http(server: Server):
     (listed,) = json.loads(ask("/api/tapes"))
     assert listed["id"] == kept["id"] and listed["steps"] >= 8 and listed["dream"] == "small"
     assert ask(f"/api/tapes/{kept['id']}.mp4")[4:8] == b"ftyp"
-    assert json.loads(ask(f"/api/tapes/{kept['id']}/prove", method="POST")) == {"same": listed["steps"],
-                                                                                "steps": listed["steps"]}
+    assert json.loads(ask(f"/api/tapes/{kept['id']}/prove", method="POST")) == {
+        "same": listed["steps"], "steps": listed["steps"], "why": ""}
     brought = json.loads(ask("/api/tapes?title=again", ask(f"/api/tapes/{kept['id']}.tape"), "POST"))
     with server.page() as page:
         page.open(tape=brought["id"], at=5)
