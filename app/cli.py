@@ -21,6 +21,7 @@ COMMANDS = {
     "tapes": ("app.commands.tape", "tapes", "tapes as training data: tapes TAPE... --out DIR"),
     "evaluate returns": ("app.commands.evaluate", "returns", "the agent's score in the real game"),
     "evaluate fidelity": ("app.commands.evaluate", "fidelity", "how true the dream is, on held-out episodes"),
+    "evaluate free": ("app.commands.evaluate", "free", "what becomes of dreams that are left alone"),
     "evaluate schedules": ("app.commands.evaluate", "schedules", "which noise levels serve few denoising steps best"),
     "evaluate aggregate": ("app.commands.evaluate", "aggregate", "scores over games, with intervals"),
     "bench": ("app.commands.bench", "bench", "how fast everything runs on this machine, beside the plain path"),

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from tyro.conf import Positional
 
 from app.cli import parse
+
+if TYPE_CHECKING:
+    from diamond_core.evaluation import FreeReport
 
 
 @dataclass(frozen=True)
@@ -157,7 +161,82 @@ def summary(report: dict[str, Any]) -> list[str]:
                          f"{p['dream']:.3f} in the dream ({p['events']} events)")
         else:
             lines.append(f"  average precision of {name}: unknown, the held-out play has no such event")
+    if report["paddle_off"] is not None:
+        lines.append(f"  paddle off by more than 2 pixels at step 15: {report['paddle_off']:.3f} of the dreams")
     return lines
+
+
+@dataclass(frozen=True)
+class Free:
+    """Leaves dreams alone under a policy, and counts what becomes of them."""
+
+    checkpoint: Positional[str]
+    """A name, a checkpoint folder or a run."""
+    dataset: Path
+    """Real play from which the dreams begin, and with which they are compared."""
+    policy: Literal["random", "scripted", "agent"] = "random"
+    """Who plays: random actions that are held on to, the scripted player (Pong and Breakout), or the agent."""
+    steps: int = 100
+    dreams: int = 32
+    denoising_steps: int | None = None
+    """Default: the checkpoint's."""
+    seed: int = 0
+    out: Path | None = None
+    """A JSON with the same numbers."""
+    device: str = "auto"
+
+
+def free(args: list[str]) -> None:
+    """Points, things and likeness, the dream beside reality."""
+    c: Free = parse(Free, "evaluate free", args)
+    from dataclasses import replace
+
+    from tqdm import tqdm
+
+    from diamond_core.agent.policies import MIXED, AgentPolicy, RandomPolicy
+    from diamond_core.agent.scripted import ScriptedPolicy
+    from diamond_core.config import RuntimeConfig
+    from diamond_core.evaluation import evaluate_free
+    from diamond_core.replay import Dataset, DatasetInfo
+    from diamond_core.training.library import load
+    from diamond_core.types import Policy
+    from diamond_core.world.accelerate import accelerate
+
+    agent = load(c.checkpoint, c.device)
+    assert agent.card is not None
+    game, names = agent.card.game, agent.card.action_names
+    dataset = Dataset.open(c.dataset, DatasetInfo(game, tuple(names), agent.config.frame_shape))
+    sampler = replace(agent.config.sampler, num_steps=c.denoising_steps or agent.config.sampler.num_steps)
+    world = agent.world(sampler, RuntimeConfig(device=c.device))
+    policies: dict[str, Callable[[int], Policy]] = {
+        "random": lambda n: RandomPolicy(len(names), n, c.seed, MIXED),
+        "scripted": lambda n: ScriptedPolicy(game, names, n, c.seed),
+        "agent": lambda n: AgentPolicy(agent.actor_critic, world.runtime, n, c.seed)}
+    accelerate(world, agent.config.frame_shape).wait()
+    with tqdm(leave=False, unit=" steps") as bar:
+        def watch(what: str, done: int, total: int) -> None:
+            bar.total, bar.n = total, done
+            bar.set_description_str(what)
+        report = evaluate_free(world, policies[c.policy], dataset, c.steps, c.dreams, c.seed, c.policy, watch)
+    for line in told(report):
+        print(line)
+    if c.out is not None:
+        c.out.write_text(json.dumps(report.to_json(), indent=1) + "\n")
+        print(f"written to {c.out}")
+
+
+def told(report: FreeReport) -> list[str]:
+    """The numbers, a line each."""
+    lines = [f"{report.game}: {report.dreams} free dreams of {report.steps} steps, {report.policy} play; dream / real",
+             f"  points in 100 steps: {report.dream.points:.2f} / {report.reality.points:.2f}"]
+    for name, dream in report.dream.things.items():
+        real = report.reality.things[name]
+        lines.append(
+            f"  {name}: in no place {dream.none:.3f} / {real.none:.3f} of the frames, in several {dream.several:.3f} / "
+            f"{real.several:.3f}; doubled in {dream.doubled:.2f} / {real.doubled:.2f} of the dreams, lost for a second "
+            f"in {dream.lost:.2f} / {real.lost:.2f}")
+    return [*lines, f"  nearest real frame in the end: {report.nearest_psnr:.1f} dB, worst dream "
+                    f"{report.nearest_psnr_worst:.1f} dB"]
 
 
 @dataclass(frozen=True)

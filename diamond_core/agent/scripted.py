@@ -34,16 +34,21 @@ class Thing:
     background: float
     """What the window's background adds up to under these weights."""
 
-    def find(self, frames: Tensor) -> Tensor:
-        """(n, 3, h, w) uint8 -> (n, 2): row and column in 64ths, NaN where it is not seen."""
+    def light(self, frames: Tensor) -> Tensor:
+        """(n, 3, h, w) uint8 -> (n, h', w') float32: how much each pixel of the window stands out, 0 where little."""
         h, w = frames.shape[2:]
         (top, bottom), (left, right) = self.rows, self.columns
         window = frames[:, :, top * h // 64:bottom * h // 64, left * w // 64:right * w // 64].float()
         light = torch.einsum("nchw,c->nhw", window, torch.tensor(self.colour, device=frames.device)) - self.background
-        light = light * (light > MIN_COLOUR)
+        return light * (light > MIN_COLOUR)
+
+    def find(self, frames: Tensor) -> Tensor:
+        """(n, 3, h, w) uint8 -> (n, 2): row and column in 64ths, NaN where it is not seen."""
+        h, w = frames.shape[2:]
+        light = self.light(frames)
         mass = light.sum((1, 2))
-        rows = torch.arange(window.shape[2], device=frames.device) * 64 / h + top + 0.5
-        columns = torch.arange(window.shape[3], device=frames.device) * 64 / w + left + 0.5
+        rows = torch.arange(light.shape[1], device=frames.device) * 64 / h + self.rows[0] + 0.5
+        columns = torch.arange(light.shape[2], device=frames.device) * 64 / w + self.columns[0] + 0.5
         return torch.stack([light.sum(2) @ rows, light.sum(1) @ columns], dim=1) / mass[:, None].where(
             mass[:, None] > 0, torch.nan)
 

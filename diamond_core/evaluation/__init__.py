@@ -1,6 +1,7 @@
 """Judge: the agent by its returns in the real game, the world by its fidelity to it."""
 
 from diamond_core.evaluation.fidelity import FidelityReport, evaluate_fidelity
+from diamond_core.evaluation.free import FreeReport, evaluate_free
 from diamond_core.evaluation.returns import EpisodeResults, human_normalised, play_episodes, reference
 from diamond_core.evaluation.scores import Aggregate, Score, aggregate, read_scores
 
@@ -8,9 +9,11 @@ __all__ = [
     "Aggregate",
     "EpisodeResults",
     "FidelityReport",
+    "FreeReport",
     "Score",
     "aggregate",
     "evaluate_fidelity",
+    "evaluate_free",
     "human_normalised",
     "play_episodes",
     "read_scores",

@@ -1,0 +1,177 @@
+"""Free dreams beside real play: do things stay, does the score count, does the picture melt? Measures of our own.
+
+A dream begins from held-out play and goes on by itself under a policy; reality is that play. Things are found by the
+colours by which the scripted players know them, so they are counted in their games only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from diamond_core.agent.scripted import RULES, Thing
+from diamond_core.evaluation.metrics import PSNR_CAP
+from diamond_core.evaluation.open_loop import Watch, draw_windows
+from diamond_core.replay import Dataset
+from diamond_core.types import Policy
+from diamond_core.world.dream import World
+from diamond_core.world.imagination import ImaginedEnv
+
+FORMAT = "diamond-free-1"
+DOUBLED, LOST = 3, 15
+"""Frames with more than one of a thing, and frames on end without it, from which on a rollout counts."""
+REFERENCES = 2000
+"""Real frames among which the nearest to a dreamt one is looked for."""
+EVERY = 10
+"""Steps between two dreamt frames that are compared with them."""
+
+
+@dataclass(frozen=True)
+class Counts:
+    """How often a thing is seen."""
+
+    none: float
+    """Share of frames without it."""
+    several: float
+    """Share of frames with more than one."""
+    doubled: float
+    """Share of rollouts with `DOUBLED` such frames or more."""
+    lost: float
+    """Share of rollouts in which it is out of sight for `LOST` frames on end or longer."""
+
+
+@dataclass(frozen=True)
+class Side:
+    """The dream, or reality."""
+
+    points: float
+    """Rewards that are not 0, in 100 steps."""
+    things: Mapping[str, Counts]
+    """Empty for a game whose things are not known."""
+
+
+@dataclass(frozen=True)
+class FreeReport:
+    """What becomes of dreams that are left alone."""
+
+    game: str
+    policy: str
+    seed: int
+    dreams: int
+    steps: int
+    dream: Side
+    reality: Side
+    nearest_psnr: float
+    """dB to the nearest of many real frames, mean over the dreams' last tenth."""
+    nearest_psnr_worst: float
+    """The lowest mean of a single dream there."""
+
+    def to_json(self) -> dict[str, Any]:
+        """All numbers, fit for JSON."""
+        return {"format": FORMAT, **asdict(self)}
+
+
+def evaluate_free(world: World, policy_for: Callable[[int], Policy], dataset: Dataset, steps: int = 100,
+                  num_dreams: int = 32, seed: int = 0, policy_name: str = "random", watch: Watch = lambda *_: None
+                  ) -> FreeReport:
+    """Plays in dreams that begin from held-out play, as `policy_for(their number)`. Raises ValueError where there is
+    none."""
+    k = world.num_conditioning_frames
+    windows = draw_windows(dataset, k, steps, num_dreams, seed)
+    env = ImaginedEnv(world, lambda _: (windows.frames[:, :k], windows.actions[:, :k]), len(windows), None)
+    start, policy = env.reset(seed), policy_for(len(windows))
+    policy.reset(start)
+    frames, dreamt, rewards = start.frames, [], []
+    for done in range(steps):
+        step = env.step(policy.act(frames))
+        policy.observe(step)
+        frames = step.frames
+        dreamt.append(step.final_frames.cpu())
+        rewards.append(step.rewards.cpu())
+        watch("dreaming", done + 1, steps)
+    dream = torch.stack(dreamt, dim=1)
+    taken = slice(k - 1, k - 1 + steps)
+    real, mask = windows.frames[:, k:], windows.mask[:, taken]
+    known, always = references(dataset, seed), torch.ones_like(mask)
+    nearest = nearest_psnr(dream[:, -max(1, steps // 10)::EVERY], known)
+    return FreeReport(
+        dataset.info.game, policy_name, seed, len(dream), steps,
+        Side(_points(torch.stack(rewards, dim=1), always), things(dataset.info.game, dream, always, known)),
+        Side(_points(windows.rewards[:, taken], mask), things(dataset.info.game, real, mask, known)),
+        nearest.mean().item(), nearest.mean(1).min().item())
+
+
+def _points(rewards: Tensor, mask: Tensor) -> float:
+    return 100 * ((rewards != 0) & mask).sum().item() / mask.sum().item()
+
+
+def things(game: str, frames: Tensor, mask: Tensor, real: Tensor) -> dict[str, Counts]:
+    """frames (n, t, c, h, w) uint8, mask (n, t) -> the counts of each thing that is known in this game; `real` frames
+    (m, c, h, w) say how bright it is."""
+    rules = RULES.get(game)
+    if rules is None:
+        return {}
+    found = {}
+    for name, thing in (("ball", rules.ball), ("paddle", rules.paddle)):
+        peaks = thing.light(real).amax(dim=(1, 2))
+        found[name] = _counts(count(thing, frames, peaks[peaks > 0].median().item() / 2), mask)
+    return found
+
+
+def _counts(seen: Tensor, mask: Tensor) -> Counts:
+    none, several = (seen == 0) & mask, (seen > 1) & mask
+    total = mask.sum().item()
+    return Counts(none.sum().item() / total, several.sum().item() / total,
+                  (several.sum(1) >= DOUBLED).float().mean().item(),
+                  (longest(none) >= LOST).float().mean().item())
+
+
+def longest(flags: Tensor) -> Tensor:
+    """(n, t) bool -> (n,): the length of the longest run of True."""
+    run = best = torch.zeros(len(flags), dtype=torch.int64)
+    for now in flags.unbind(1):
+        run = (run + 1) * now
+        best = torch.maximum(best, run)
+    return best
+
+
+def count(thing: Thing, frames: Tensor, bright: float) -> Tensor:
+    """(n, t, c, h, w) uint8 -> (n, t): how many separate pieces of a thing are seen, each with a pixel so bright."""
+    n, t = frames.shape[:2]
+    light = thing.light(frames.flatten(0, 1))
+    mask = light > 0
+    # every piece takes on the largest number among its bright pixels
+    labels = torch.arange(1, mask[0].numel() + 1, dtype=torch.float32).view(mask.shape[1:]) * (light >= bright)
+    while True:
+        spread = F.max_pool2d(labels[:, None], 3, stride=1, padding=1)[:, 0] * mask
+        if torch.equal(spread, labels):
+            break
+        labels = spread
+    pieces = labels.flatten(1).sort(dim=1).values
+    return ((pieces.diff(dim=1) > 0).sum(1)).view(n, t)
+
+
+def references(dataset: Dataset, seed: int) -> Tensor:
+    """(m, c, h, w) uint8: real frames from all over a dataset, at most `REFERENCES`."""
+    share = max(1, REFERENCES // dataset.num_episodes)
+    rng = np.random.default_rng(seed)
+    parts = []
+    for i in range(dataset.num_episodes):
+        frames = dataset[i].frames
+        parts.append(frames[np.sort(rng.choice(len(frames), min(share, len(frames)), replace=False))])
+    return torch.cat(parts)[:REFERENCES]
+
+
+def nearest_psnr(frames: Tensor, real: Tensor) -> Tensor:
+    """(n, t, c, h, w) uint8 against (m, c, h, w) uint8 -> (n, t) dB to the nearest."""
+    n, t = frames.shape[:2]
+    distance = torch.cdist(frames.flatten(0, 1).flatten(1).float(), real.flatten(1).float(),
+                           compute_mode="use_mm_for_euclid_dist")
+    error = distance.amin(1).square() / real[0].numel()
+    return (10 * torch.log10(255**2 / error)).clamp(max=PSNR_CAP).view(n, t)

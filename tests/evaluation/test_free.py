@@ -1,0 +1,80 @@
+"""Free dreams: things are counted, runs are measured, the nearest real frame is found, and all of it in one report."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from diamond_core.agent.policies import RandomPolicy
+from diamond_core.agent.scripted import RULES, Rules, Thing
+from diamond_core.evaluation import evaluate_fidelity, evaluate_free
+from diamond_core.evaluation.free import count, longest, nearest_psnr, things
+from diamond_core.evaluation.metrics import PSNR_CAP, psnr
+from tests.conftest import EXACT
+from tests.evaluation.test_fidelity import SIZE, Reality, dataset
+
+BLOCK = Thing((16, 48), (0, 64), (1.0, 0.0, 0.0), 40.0)
+
+
+@pytest.fixture
+def drifting(monkeypatch):
+    """The block of the test game is a thing that is known, both ball and paddle."""
+    monkeypatch.setitem(RULES, "Drift", Rules(BLOCK, BLOCK, 1, (), (), (), (), 1.0))
+
+
+def frames_with(*places: tuple[int, ...]) -> torch.Tensor:
+    """(1, t, 3, h, w): one bright block two columns wide at each place, over a faint stain."""
+    frames = torch.full((1, len(places), 3, SIZE, SIZE), 40, dtype=torch.uint8)
+    for t, columns in enumerate(places):
+        frames[0, t, :, 6:10, 0] = 60
+        for x in columns:
+            frames[0, t, :, 6:10, x:x + 2] = 250
+    return frames
+
+
+def test_pieces_are_counted_and_stains_are_not():
+    assert count(BLOCK, frames_with((), (4,), (4, 9), (4, 6), (3, 8, 12)), 100.0).tolist() == [[0, 1, 2, 1, 3]]
+
+
+def test_the_longest_run():
+    flags = torch.tensor([[0, 1, 1, 0, 1, 1, 1], [0, 0, 0, 0, 0, 0, 0], [1, 1, 1, 1, 1, 1, 1]], dtype=torch.bool)
+    assert longest(flags).tolist() == [3, 0, 7]
+
+
+def test_what_is_doubled_and_what_is_lost(drifting):
+    rows = [frames_with(*[(4,)] * 20), frames_with(*[(4,)] * 5, *[()] * 15), frames_with(*[(4, 9)] * 3, *[(4,)] * 17)]
+    frames = torch.cat(rows)
+    counts = things("Drift", frames, torch.ones(3, 20, dtype=torch.bool), rows[0][0])["paddle"]
+    assert (counts.none, counts.several) == (15 / 60, 3 / 60)
+    assert counts.doubled == counts.lost == pytest.approx(1 / 3)
+    mask = torch.ones(3, 20, dtype=torch.bool)
+    mask[1, 19] = False
+    assert things("Drift", frames, mask, rows[0][0])["paddle"].lost == 0
+    assert things("Pitfall", frames, mask, rows[0][0]) == {}
+
+
+def test_the_nearest_frame():
+    torch.manual_seed(0)
+    real = torch.randint(0, 256, (7, 3, SIZE, SIZE), dtype=torch.uint8)
+    near = (real[3].int() + 2).clamp(0, 255).to(torch.uint8)
+    found = nearest_psnr(torch.stack([real[5], near])[None], real)
+    assert found.shape == (1, 2) and found[0, 0] == PSNR_CAP
+    assert found[0, 1] == pytest.approx(psnr(near, real[3]).item(), abs=0.05)
+
+
+def test_a_report_of_a_world_left_alone(small_agent, drifting):
+    world = small_agent.world(runtime=EXACT)
+    told = []
+    reports = [evaluate_free(world, lambda n: RandomPolicy(3, n, 0), dataset(20, 30), steps=6, num_dreams=3, seed=1,
+                             watch=lambda *x: told.append(x)) for _ in range(2)]
+    assert reports[0] == reports[1] and told[-1] == ("dreaming", 6, 6)
+    report = reports[0].to_json()
+    assert report["dreams"] == 3 and report["reality"]["things"]["ball"]["none"] == 0
+    assert 0 < report["nearest_psnr_worst"] <= report["nearest_psnr"] < PSNR_CAP
+
+
+def test_a_paddle_is_tracked(drifting, small_agent):
+    data = dataset(30, 40)
+    assert evaluate_fidelity(Reality(data), data, (15,), 5, classifier_updates=1).paddle_off == 0
+    assert evaluate_fidelity(small_agent.world(runtime=EXACT), data, (15,), 5, classifier_updates=1).paddle_off > 0.5
+    assert evaluate_fidelity(Reality(data), data, (5,), 5, classifier_updates=1).paddle_off is None
