@@ -6,7 +6,7 @@ The defaults are the paper's. A preset is a value, made by `dataclasses.replace`
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 
@@ -309,11 +309,11 @@ def paper(game: str) -> TrainConfig:
 def playground(game: str) -> TrainConfig:
     """A world worth playing on a modest machine: mixed play first, then the world, then the agent in it.
 
-    A smaller network, a higher learning rate, weights averaged, and a loss in which what moves counts: a plain mean
-    over pixels forgets the ball.
+    A smaller network, small batches at a higher learning rate, weights averaged, noise on the past against drift, and
+    a loss in which what moves or stands out counts: a plain mean over pixels forgets the ball.
     """
-    def learner(**numbers: Any) -> LearnerConfig:
-        return LearnerConfig(first_updates=500, updates=500, learning_rate=3e-4, ema_decay=0.998, **numbers)
+    def learner(updates: int, **numbers: Any) -> LearnerConfig:
+        return LearnerConfig(first_updates=updates, updates=updates, learning_rate=3e-4, **numbers)
 
     return TrainConfig(
         game, "playground",
@@ -325,12 +325,12 @@ def playground(game: str) -> TrainConfig:
         collection=CollectionConfig(num_envs=16, first_policy="mix", first_min_steps=50_000, first_max_steps=50_000,
                                     steps=0),
         sampling_weights=None,
-        denoising=DenoisingConfig(motion_weight=30.0),
+        denoising=DenoisingConfig(log_sigma_mean=0.2, motion_weight=8.0, object_weight=4.0, context_noise=0.1),
+        reward_segment=8,
         imagination=ImaginationConfig(engine="fast"),
-        denoiser=learner(last_epoch=40),
-        reward_end=replace(learner(max_gradient_norm=100.0, last_epoch=40), first_updates=100, updates=100),
-        actor_critic=replace(learner(weight_decay=0.0, max_gradient_norm=100.0, first_epoch=41), first_updates=200,
-                             updates=200),
+        denoiser=learner(250, batch_size=8, event_share=0.15, ema_decay=0.995, last_epoch=40),
+        reward_end=learner(100, batch_size=16, event_share=0.5, ema_decay=0.99, max_gradient_norm=100.0, last_epoch=40),
+        actor_critic=learner(200, ema_decay=0.998, weight_decay=0.0, max_gradient_norm=100.0, first_epoch=41),
         final_epochs=60,
         evaluation=EvaluationConfig(every=5, final_episodes=20))
 

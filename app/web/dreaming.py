@@ -195,7 +195,7 @@ class Dreaming:
         elif isinstance(m, say.Plain):
             self._plain(m.t)
         elif isinstance(m, say.Pause):
-            s.paused = m.on
+            s.paused, self._looking = m.on, False
         elif isinstance(m, say.Who):
             s.who = m.who
         elif isinstance(m, say.Show):
@@ -240,7 +240,7 @@ class Dreaming:
             self._rewind(m)
         elif isinstance(m, say.Branch):
             s.take_branch(m.action)
-            s.paused = False
+            s.paused = self._looking = False
         elif isinstance(m, say.SetKnobs):
             s.set_knobs(**m.model_dump(exclude={"t"}, exclude_none=True))
         elif isinstance(m, say.Paint):
@@ -274,13 +274,12 @@ class Dreaming:
 
     def _unfork(self) -> None:
         """Whatever was looked at is closed, and play goes on if it did before."""
-        if self.session.fan is not None:
-            self.session.close_fan()
-            self.session.paused = False
-        elif self._looking:
+        self.session.close_fan()
+        if self._looking:
             self.session.paused = self._looking = False
 
     def _fork(self) -> None:
+        self._looking = self._looking or not self.session.paused
         fan = self.session.open_fan()
         self._loop.call_soon_threadsafe(self._wait_for, fan)
 

@@ -134,6 +134,22 @@ def test_all_futures_at_once(server: Server):
             np.testing.assert_array_equal(pixels(page.views[at[0]][1][0]), last)
 
 
+@pytest.mark.parametrize("paused", [True, False])
+def test_who_was_paused_stays_so_after_a_look_at_the_futures(server: Server, paused: bool):
+    with server.page() as page:
+        page.open()
+        page.view()
+        if paused:
+            page.send("pause", on=True)
+            page.view(lambda v: v["paused"])
+        page.send("fork")
+        while not page.sheets:
+            page.take()
+        page.send("unfork")
+        page.send("who", who="random")
+        assert page.view(lambda v: v["who"] == "random" and v["paused"] is paused)["paused"] is paused
+
+
 def test_a_frame_appears_out_of_noise(server: Server):
     with server.page() as page:
         page.open()
