@@ -19,7 +19,6 @@ from diamond_core.replay import Dataset, DatasetInfo
 from diamond_core.training.agent import Agent
 from diamond_core.training.checkpoint import CheckpointError
 from diamond_core.training.learner import Learner, Loss
-from diamond_core.training.library import load
 from diamond_core.training.run import Run
 from diamond_core.types import KeptPolicy
 from diamond_core.world.denoiser import denoising_loss
@@ -30,11 +29,12 @@ ACTION_LAYERS = re.compile(r"act_emb.*weight|actor_linear")
 """Layers with one row an action."""
 
 
-def learners_of(config: TrainConfig, names: list[str], runtime: Runtime, world_size: int) -> dict[str, Learner]:
-    """One learner a model, by name; weights are fresh, or those of the initial checkpoint."""
+def learners_of(config: TrainConfig, names: list[str], runtime: Runtime, world_size: int, source: Agent | None
+                ) -> dict[str, Learner]:
+    """One learner a model, by name; weights are fresh, or those of the source."""
     agent = Agent.from_config(config.agent, len(names))
-    if config.initial is not None:
-        take_weights(agent, load(config.initial, "cpu"), config, names)
+    if source is not None:
+        take_weights(agent, source, config, names)
     runtime.place(agent)
     losses: dict[str, Loss] = {
         "denoiser": lambda model, batch: denoising_loss(model, batch, config.denoising),  # type: ignore[arg-type]

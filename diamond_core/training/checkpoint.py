@@ -14,6 +14,8 @@ import pickle
 import shutil
 import tempfile
 import warnings
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -31,6 +33,8 @@ from diamond_core.training.agent import PUBLISHED_NAMES, Agent
 
 FORMAT = 1
 WEIGHTS, CARD, STARTS = "weights.safetensors", "card.json", "starts.safetensors"
+STAGE = ("preset", "steps", "episodes", "updates", "seconds")
+"""What is told of a training that went before."""
 CONVERTER = make_converter(forbid_extra_keys=True)
 # JSON has no infinity: other programs read cards too
 CONVERTER.register_unstructure_hook(float, lambda x: x if math.isfinite(x) else str(x))
@@ -54,6 +58,25 @@ class Card:
     """How it was made."""
     metrics: dict[str, Any] = field(default_factory=dict)
     """What was measured."""
+
+
+def stages_before(card: Card | None, models: Sequence[str]) -> list[dict[str, Any]]:
+    """The trainings behind a checkpoint whose models are gone on with, oldest first: game, updates, seconds."""
+    if card is None or not card.training:
+        return []
+    own = {name: card.training[name] for name in STAGE if name in card.training}
+    stages = card.training.get("stages", [{"game": card.game, **own}])
+    return [{**stage, "updates": {name: n for name, n in stage.get("updates", {}).items() if name in models}}
+            for stage in stages]
+
+
+def summed(stages: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Updates and seconds over all stages, and the stages themselves where there are several."""
+    updates: Counter[str] = Counter()
+    for stage in stages:
+        updates.update(stage.get("updates", {}))
+    total = {"updates": dict(updates), "seconds": sum(stage.get("seconds", 0) for stage in stages)}
+    return total if len(stages) == 1 else {**total, "stages": list(stages)}
 
 
 def save_checkpoint(folder: str | Path, agent: Agent, card: Card, starts: dict[str, Tensor] | None = None,

@@ -31,7 +31,7 @@ def updates(config: TrainConfig, names: list[str], runtime: Runtime, is_plain: b
     """A function for each model that makes one update on made-up play of the right shapes; plain, or with what
     `diamond train` does for speed."""
     torch.manual_seed(0)
-    learners = learners_of(config, names, runtime, 1)
+    learners = learners_of(config, names, runtime, 1, None)
     agent = Agent(config.agent, *(copy.deepcopy(learners[name].averaged) for name in learners))  # type: ignore[arg-type]
     world = World(agent.denoiser, agent.reward_end, config.agent.sampler, runtime)
     if not is_plain:

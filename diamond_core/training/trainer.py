@@ -25,9 +25,10 @@ from diamond_core.evaluation.returns import human_normalised, play_episodes
 from diamond_core.replay import Prefetcher, SegmentSampler
 from diamond_core.training.agent import Agent
 from diamond_core.training.build import MODELS, dataset_of, learners_of, player_of
-from diamond_core.training.checkpoint import Card, save_checkpoint
+from diamond_core.training.checkpoint import Card, save_checkpoint, stages_before, summed
 from diamond_core.training.collect import Collector
 from diamond_core.training.distributed import Processes
+from diamond_core.training.library import load
 from diamond_core.training.metrics import Metrics
 from diamond_core.training.progress import Bar, Pace, Position
 from diamond_core.training.run import Run
@@ -64,8 +65,11 @@ class Trainer:
         self._state = run.load_state()
         self.pace = Pace()
         self.metrics = Metrics(run.folder, writes=processes.is_main)
+        # a run that goes on has all it needs, whatever became of what it began with
+        source = None if config.initial is None or self._state is not None else load(config.initial, "cpu")
+        self.before = [] if source is None else stages_before(source.card, config.initial_models)
         torch.manual_seed(self._seed("weights"))
-        self.learners = learners_of(config, self.action_names, self.runtime, processes.world_size)
+        self.learners = learners_of(config, self.action_names, self.runtime, processes.world_size, source)
         self.shown = Agent(config.agent, *(self.learners[name].averaged for name in MODELS))  # type: ignore[arg-type]
         # one process makes the folder and rolls it back, the others read what they find then
         if processes.is_main:
@@ -317,7 +321,7 @@ class Trainer:
                 "position": asdict(self.position), "last_epoch": self.last_epoch, "seconds": self.seconds,
                 "scores": self.scores, "pace": dict(self.pace.seconds), "metrics": self.metrics.state_dict(),
                 "learners": {name: learner.state_dict() for name, learner in self.learners.items()},
-                "episodes": self.dataset.lengths.tolist(), "rollouts": states,
+                "episodes": self.dataset.lengths.tolist(), "rollouts": states, "before": self.before,
                 "collector": None if self.collector is None else
                 {"player": self._player, **self.collector.state_dict()}})
         if stop:
@@ -338,6 +342,7 @@ class Trainer:
             return
         self.position, self.last_epoch = Position(**state["position"]), state["last_epoch"]
         self.seconds, self.scores, self.pace.seconds = state["seconds"], state["scores"], state["pace"]
+        self.before = state.get("before", [])
         self.metrics.load_state_dict(state["metrics"])
         for name, learner in self.learners.items():
             learner.load_state_dict(state["learners"][name])
@@ -357,11 +362,12 @@ class Trainer:
             return
         folder = self.run_folder.moment(epoch)
         self.run_folder.discard(folder)
-        training = {"preset": self.config.preset, "seed": self.config.seed, "epoch": epoch,
-                    "initial": self.config.initial,
-                    "steps": self.dataset.num_steps, "episodes": self.dataset.num_episodes,
-                    "updates": {name: learner.num_updates for name, learner in self.learners.items()},
-                    "seconds": round(self.seconds + time.perf_counter() - self._clock), "torch": torch.__version__}
+        stage = {"game": self.config.game, "preset": self.config.preset,
+                 "steps": self.dataset.num_steps, "episodes": self.dataset.num_episodes,
+                 "updates": {name: learner.num_updates for name, learner in self.learners.items()},
+                 "seconds": round(self.seconds + time.perf_counter() - self._clock)}
+        training = {**stage, "seed": self.config.seed, "epoch": epoch, "torch": torch.__version__,
+                    **summed([*self.before, stage])}
         card = Card(self.config.game, list(self.action_names), self.config.agent, training=training,
                     metrics={"returns": self.scores} if self.scores else {})
         save_checkpoint(folder, self.shown, card, self._starts())

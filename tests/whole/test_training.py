@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -164,6 +165,20 @@ def test_static_dataset_initial_weights_and_holdout(unstopped, tmp_path):
     assert trainer.run()
     assert {p.name: p.stat().st_mtime_ns for p in (folder / "dataset").iterdir()} == files, "the dataset is only read"
     assert not any(line["phase"] == "collect" for line in metrics(tmp_path / "static"))
+    told, first = load(tmp_path / "static", "cpu").card.training, source.card.training
+    own = {name: learner.num_updates for name, learner in trainer.learners.items()}
+    assert [stage["updates"] for stage in told["stages"]] == [{"denoiser": first["updates"]["denoiser"]}, own]
+    assert told["updates"] == {**own, "denoiser": own["denoiser"] + first["updates"]["denoiser"]}
+    assert told["seconds"] >= first["seconds"] and "stages" not in first
+
+
+def test_a_run_goes_on_when_what_it_began_with_is_gone(unstopped, tmp_path):
+    shutil.copytree(unstopped[0], tmp_path / "first")
+    config = replace(CONFIG, initial=str(tmp_path / "first"), final_epochs=2)
+    train(tmp_path / "second", config, stop_after=7)
+    shutil.rmtree(tmp_path / "first")
+    done = train(tmp_path / "second", config)
+    assert len(load(tmp_path / "second", "cpu").card.training["stages"]) == 2 and len(done.before) == 1
 
 
 def test_model_free(tmp_path):
