@@ -36,6 +36,9 @@ class SamplerConfig:
 
     num_steps: int = 3
     """Denoising steps, 1 to 50."""
+    least_steps: int = 1
+    """Fewest denoising steps that a deadline may come down to. With fewer a world may forget things: see `diamond
+    evaluate free`."""
     sigma_min: float = 2e-3
     """Last noise level before 0."""
     sigma_max: float = 5.0
@@ -319,6 +322,7 @@ def playground(game: str) -> TrainConfig:
         game, "playground",
         agent=AgentConfig(
             denoiser=DenoiserConfig(channels=(32, 32, 64, 64), depths=(1, 1, 1, 1)),
+            sampler=SamplerConfig(least_steps=2),
             reward_end=RewardEndConfig(channels=(16, 16, 32, 32), depths=(1, 1, 1, 1), lstm_dim=256,
                                        begins_with_change=True),
             actor_critic=ActorCriticConfig(lstm_dim=256)),

@@ -163,6 +163,12 @@ class Export:
 
     checkpoint: Positional[str]
     out: Path
+    reward_end: str | None = None
+    """Take the reward and end model from this checkpoint instead."""
+    actor_critic: str | None = None
+    """Take the agent from this checkpoint instead."""
+    least_steps: int | None = None
+    """Fewest denoising steps that `--steps auto` may come down to in this world."""
     half: bool = True
     """Weights as float16, half the size."""
 
@@ -172,12 +178,19 @@ def export(args: list[str]) -> None:
     c: Export = parse(Export, "export", args)
     import torch
 
-    from diamond_core.training.checkpoint import save_checkpoint
+    from diamond_core.training.checkpoint import joined, save_checkpoint
     from diamond_core.training.library import load
 
     agent = load(c.checkpoint, "cpu")
+    for name in ("reward_end", "actor_critic"):
+        if other := getattr(c, name):
+            agent = joined(agent, load(other, "cpu"), name)
     assert agent.card is not None
-    save_checkpoint(c.out, agent, replace(agent.card), agent.starts, torch.float16 if c.half else torch.float32)
+    card = agent.card
+    if c.least_steps is not None:
+        sampler = replace(card.config.sampler, least_steps=c.least_steps)
+        card = replace(card, config=replace(card.config, sampler=sampler))
+    save_checkpoint(c.out, agent, card, agent.starts, torch.float16 if c.half else torch.float32)
     size = sum(p.stat().st_size for p in c.out.iterdir()) / 2**20
     print(f"{agent.card.game} is in {c.out}, {size:.1f} MiB")
 

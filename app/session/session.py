@@ -48,7 +48,7 @@ class Session(Play):
     @speed.setter
     def speed(self, speed: float) -> None:
         self.pacer.speed = speed
-        self._budget = StepBudget(STEPS_A_SECOND * self.pacer.speed, self._budget.steps)
+        self._budget = StepBudget(STEPS_A_SECOND * self.pacer.speed, self._budget.steps, self._budget.least)
 
     def step_once(self) -> None:
         """One step at the next tick, then time stands still."""

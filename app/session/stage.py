@@ -66,7 +66,7 @@ class Stage:
         self._recorded: Mark | None = None
         self.real: Reality | None = None
         self._has_reality = reality and has_reality(self.game) and len(names_of(self.game)) == agent.num_actions
-        self._budget = StepBudget(STEPS_A_SECOND, base.num_steps)
+        self._budget = StepBudget(STEPS_A_SECOND, base.num_steps, base.least_steps)
         self._thought: Thought | None = None
         self._hold_until: float | None = None
         self._undo: list[DreamState] = []

@@ -16,7 +16,7 @@ import tempfile
 import warnings
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -68,6 +68,27 @@ def stages_before(card: Card | None, models: Sequence[str]) -> list[dict[str, An
     stages = card.training.get("stages", [{"game": card.game, **own}])
     return [{**stage, "updates": {name: n for name, n in stage.get("updates", {}).items() if name in models}}
             for stage in stages]
+
+
+def joined(agent: Agent, other: Agent, name: str) -> Agent:
+    """The agent with one model (denoiser, reward_end or actor_critic) of another one. Raises CheckpointError where
+    actions or sizes differ."""
+    card, its = agent.card, other.card
+    assert card is not None and its is not None
+    if (card.game, card.action_names, card.config.frame_shape) != (its.game, its.action_names, its.config.frame_shape):
+        raise CheckpointError(f"cannot join a world of {card.game} with a model of {its.game}: actions or sizes differ")
+    stages = stages_before(card, [model for model in PUBLISHED_NAMES if model != name])
+    for stage in stages_before(its, [name]):
+        same = next((s for s in stages if {**s, "updates": 0} == {**stage, "updates": 0}), None)
+        if same is not None:
+            same["updates"] = {**same["updates"], **stage["updates"]}
+        elif any(stage["updates"].values()):
+            stages.append(stage)
+    config = replace(card.config, **{name: getattr(its.config, name)})
+    one = Agent(config, **{model: getattr(other if model == name else agent, model) for model in PUBLISHED_NAMES})
+    one.card = replace(card, config=config, training={**card.training, **summed(stages)}, metrics={})
+    one.starts = agent.starts
+    return one
 
 
 def summed(stages: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

@@ -19,8 +19,9 @@ class StepBudget:
     that flickers would be seen.
     """
 
-    def __init__(self, rate: float = 15.0, steps: int = 3) -> None:
-        self.steps = steps
+    def __init__(self, rate: float = 15.0, steps: int = 3, least: int = 1) -> None:
+        self.steps = max(steps, least)
+        self.least = least
         self._budget = SHARE / rate
         self._costs: deque[float] = deque(maxlen=MEMORY)
 
@@ -30,8 +31,8 @@ class StepBudget:
         if len(self._costs) < MEMORY:
             return
         cost = median(self._costs)
-        if (self.steps + 1) * cost > self._budget and self.steps > 1:
-            self._change(max(1, min(MOST_STEPS, int(self._budget / cost) - 1)))
+        if (self.steps + 1) * cost > self._budget and self.steps > self.least:
+            self._change(max(self.least, min(MOST_STEPS, int(self._budget / cost) - 1)))
         elif (self.steps + 2.5) * cost < self._budget and self.steps < MOST_STEPS:
             self._change(self.steps + 1)
 

@@ -21,6 +21,7 @@ from diamond_core.training.checkpoint import (
     CheckpointError,
     config_of,
     import_published,
+    joined,
     load_checkpoint,
     save_checkpoint,
 )
@@ -197,3 +198,21 @@ def test_weights_of_another_game_keep_what_the_actions_share(small_agent, tmp_pa
         else:
             assert torch.equal(its, torch.stack([old[name][2], new[name][1], old[name][0], old[name][1]])), name
     assert sum(old[name].shape != its.shape for name, its in taken.named_parameters()) == 4
+
+
+def test_a_model_of_another_checkpoint_is_joined(tmp_path):
+    agents = []
+    for seed, stages in ((0, [("a", 1, 1), ("b", 5, 0)]), (1, [("a", 1, 1), ("c", 0, 7)])):
+        torch.manual_seed(seed)
+        told = [{"game": "toy", "steps": name, "seconds": 10, "updates": {"denoiser": d, "reward_end": r}}
+                for name, d, r in stages]
+        its = Card("toy", NAMES, SMALL, training={"seed": seed, "stages": told})
+        agents.append(diamond_core.load(save_checkpoint(tmp_path / str(seed), Agent.from_config(SMALL, 3), its), "cpu"))
+    one = joined(*agents, "reward_end")
+    assert torch.equal(one.denoiser.inner_model.conv_in.weight, agents[0].denoiser.inner_model.conv_in.weight)
+    assert torch.equal(one.reward_end.lstm.weight_hh_l0, agents[1].reward_end.lstm.weight_hh_l0)
+    assert one.card.training["updates"] == {"denoiser": 6, "reward_end": 8} and one.card.training["seconds"] == 30
+    assert [stage["steps"] for stage in one.card.training["stages"]] == ["a", "b", "c"]
+    agents[1].card = Card("Pong", NAMES, SMALL)
+    with pytest.raises(CheckpointError, match="actions or sizes differ"):
+        joined(*agents, "actor_critic")

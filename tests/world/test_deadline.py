@@ -26,5 +26,12 @@ def test_keeps_the_rate_where_it_can_and_settles(step_seconds, rest):
         assert rest + step_seconds * (steps + 2) > 0.6 / 15, "it does not leave half of the time unused"
 
 
+def test_a_world_has_its_least_steps():
+    budget = StepBudget(15.0, 1, least=2)
+    for _ in range(100):
+        assert budget.steps == 2
+        budget.observe(budget.steps, 0.9)
+
+
 def test_one_slow_frame_changes_nothing():
     assert settle(0.008, 0.008, slow=(200,))[150:] == settle(0.008, 0.008)[150:]
