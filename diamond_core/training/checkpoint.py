@@ -115,7 +115,10 @@ def save_checkpoint(folder: str | Path, agent: Agent, card: Card, starts: dict[s
         (temporary / CARD).write_text(json.dumps(CONVERTER.unstructure(card), indent=2) + "\n")
         if starts is not None:
             save_file({name: x.cpu().contiguous() for name, x in starts.items()}, temporary / STARTS)
+        # others may read it, whatever the libraries that wrote it think
         temporary.chmod(0o755)
+        for file in temporary.iterdir():
+            file.chmod(0o644)
         if folder.exists():
             folder.rmdir()
         os.replace(temporary, folder)

@@ -38,6 +38,7 @@ def card() -> Card:
 def test_round_trip(small_agent, tmp_path, dtype):
     folder = save_checkpoint(tmp_path / "toy", small_agent, card(), small_agent.starts, dtype)
     assert sorted(p.name for p in folder.iterdir()) == ["card.json", "starts.safetensors", "weights.safetensors"]
+    assert all(p.stat().st_mode & 0o777 == 0o644 for p in folder.iterdir())
     again = diamond_core.load(folder, device="cpu")
     for key, p in small_agent.published_state_dict().items():
         assert torch.equal(p.to(dtype).float(), again.published_state_dict()[key])
