@@ -23,7 +23,8 @@ LOOPBACK = ("localhost", "127.0.0.1", "::1")
 OPEN_PATHS = ("/ui/", "/login", "/favicon.ico")
 """Scripts and styles: the same for everybody, and without secrets."""
 OWNER_PATHS = ("/studio", "/api/owner/", "/gradio_api/upload")
-GRADIO = ("queue/", "heartbeat/", "startup-events", "app_id", "info", "theme.css", "reset", "cancel", "upload", "user")
+GRADIO = ("queue/", "run/predict", "heartbeat/", "startup-events", "app_id", "info", "theme.css", "reset", "cancel",
+          "upload", "user")
 """What Gradio's own pages ask for. Its other routes (files, proxies, components, calls by name) stay shut."""
 MAX_BODY = 256 * 1024
 MAX_UPLOAD = 512 * 2**20

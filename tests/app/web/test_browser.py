@@ -93,6 +93,7 @@ def page(browser, url: str) -> Iterator[object]:
     page.on("pageerror", lambda error: troubles.append(str(error)))
     page.on("request", lambda r: troubles.append(r.url) if not r.url.startswith((url, "data:", "blob:",
                                                                                  url.replace("http", "ws"))) else None)
+    page.on("response", lambda r: troubles.append(f"{r.status} {r.url}") if r.status >= 400 else None)
     yield page
     context.close()
     assert troubles == []
