@@ -156,6 +156,8 @@ class ImaginationConfig:
 
     horizon: int = 15
     """Steps after which a dream is reset."""
+    denoising_steps: int | None = None
+    """Fewer denoising steps than the world is played with make more of an hour; none = as many, as in the paper."""
     engine: Literal["torch", "fast"] = "torch"
     """fast: on a CPU, convert the world's networks for OpenVINO in every epoch; pays from some ten thousand imagined
     steps an epoch."""
@@ -179,7 +181,7 @@ class LearnerConfig:
     """Batches whose gradients are added up before an update."""
     event_share: float = 0.0
     """Share of the segments that are drawn around a rare reward or an episode's end, each kind by the square root of
-    its number; 0 is the paper's."""
+    its number; of the actor-critic's dreams, the share that begins shortly before one. 0 is the paper's."""
     learning_rate: float = 1e-4
     warmup: int = 100
     """Updates over which the learning rate rises from 0; constant afterwards."""
@@ -315,8 +317,8 @@ def playground(game: str) -> TrainConfig:
     A smaller network, small batches at a higher learning rate, weights averaged, noise on the past against drift, and
     a loss in which what moves or stands out counts: a plain mean over pixels forgets the ball.
     """
-    def learner(updates: int, **numbers: Any) -> LearnerConfig:
-        return LearnerConfig(first_updates=updates, updates=updates, learning_rate=3e-4, **numbers)
+    def learner(updates: int, learning_rate: float = 3e-4, **numbers: Any) -> LearnerConfig:
+        return LearnerConfig(first_updates=updates, updates=updates, learning_rate=learning_rate, **numbers)
 
     return TrainConfig(
         game, "playground",
@@ -331,10 +333,11 @@ def playground(game: str) -> TrainConfig:
         sampling_weights=None,
         denoising=DenoisingConfig(log_sigma_mean=0.2, motion_weight=8.0, object_weight=4.0, context_noise=0.1),
         reward_segment=8,
-        imagination=ImaginationConfig(engine="fast"),
+        imagination=ImaginationConfig(engine="fast", denoising_steps=1),
         denoiser=learner(250, batch_size=8, event_share=0.15, ema_decay=0.995, last_epoch=40),
         reward_end=learner(100, batch_size=16, event_share=0.5, ema_decay=0.99, max_gradient_norm=100.0, last_epoch=40),
-        actor_critic=learner(200, ema_decay=0.998, weight_decay=0.0, max_gradient_norm=100.0, first_epoch=41),
+        actor_critic=learner(100, 1e-3, batch_size=16, event_share=0.7, warmup=10, ema_decay=0.95, weight_decay=0.0,
+                             max_gradient_norm=100.0, first_epoch=41),
         final_epochs=60,
         evaluation=EvaluationConfig(every=5, final_episodes=20))
 

@@ -31,20 +31,22 @@ class SegmentSampler:
         past_end: bool,
         seed: int,
         event_share: float = 0.0,
+        ahead: int = 0,
         rank: int = 0,
         world_size: int = 1,
     ) -> None:
         """Segments of `length` steps, which may run past an episode's end where `past_end` says so.
 
         `weights` are the odds of the age groups, oldest first; None draws episodes by their length. `event_share` of
-        the segments are drawn around a rare reward or an end instead, each kind by the square root of its number. Of
-        the batch that all processes draw alike, rows rank, rank + world_size, ... are built.
+        the segments are drawn around a rare reward or an end instead, or around one of the `ahead` steps before it,
+        each kind by the square root of its number. Of the batch that all processes draw alike, rows rank,
+        rank + world_size, ... are built.
         """
         if not 0 <= rank < world_size <= batch_size:
             raise ValueError(f"expected 0 <= rank < world_size <= batch_size, got {rank}, {world_size}, {batch_size}")
         self.dataset, self.length, self.batch_size = dataset, length, batch_size
         self.weights, self.past_end, self.seed = weights, past_end, seed
-        self.event_share = event_share
+        self.event_share, self.ahead = event_share, ahead
         self._events: tuple[tuple[int, int], list[np.ndarray]] = ((0, 0), [])
         self.rows = slice(rank, None, world_size)
 
@@ -64,11 +66,12 @@ class SegmentSampler:
         episodes = _pick(which, _odds(lengths, self.weights))
         steps, shifts = _below(when, lengths[episodes]), _below(where, self.length)
         if self.event_share and (events := self.events()):
-            coin, kind, which = rng.random((3, self.batch_size))
+            coin, kind, which, before = rng.random((4, self.batch_size))
             kinds = _pick(kind, np.sqrt([len(those) for those in events]))
             for i in np.flatnonzero(coin < self.event_share):
                 chosen = events[kinds[i]]
-                episodes[i], steps[i] = chosen[int(which[i] * len(chosen))]
+                episodes[i], event = chosen[int(which[i] * len(chosen))]
+                steps[i] = max(0, event - int(before[i] * (self.ahead + 1)))
         totals = lengths[episodes]
         if self.past_end:
             return episodes, steps - shifts

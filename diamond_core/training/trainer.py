@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
@@ -155,7 +155,7 @@ class Trainer:
 
     def _learn_from_segments(self, name: str, length: int, past_end: bool) -> None:
         learner = self.learners[name]
-        sampler = self._sampler(name, length, learner.config.batch_size, past_end)
+        sampler = self._sampler(name, length, learner.config, past_end)
         per_update = learner.config.accumulation
         start = learner.num_updates * per_update
         left = self._updates(name) - self.position.step
@@ -239,8 +239,9 @@ class Trainer:
         if c.model_free:
             return make_env(c.game, n, life_loss_ends=c.life_loss_ends, image_size=c.agent.image_size)
         k = c.agent.denoiser.num_conditioning_frames
-        sampler = self._sampler("starts", k, c.actor_critic.batch_size, past_end=False)
-        world = World(self.shown.denoiser, self.shown.reward_end, c.agent.sampler, self.runtime)
+        sampler = self._sampler("starts", k, c.actor_critic, past_end=False, ahead=c.imagination.horizon)
+        sampling = replace(c.agent.sampler, num_steps=c.imagination.denoising_steps or c.agent.sampler.num_steps)
+        world = World(self.shown.denoiser, self.shown.reward_end, sampling, self.runtime)
         if c.imagination.engine == "fast" and self.runtime.device.type == "cpu":
             # nobody waits here, and a run that is resumed must find the same engine: not beside the work, but before it
             message = accelerate(world, c.agent.frame_shape).wait()
@@ -254,11 +255,10 @@ class Trainer:
 
         return ImaginedEnv(world, starts, n, c.imagination.horizon)
 
-    def _sampler(self, name: str, length: int, batch_size: int, past_end: bool) -> SegmentSampler:
-        share = getattr(self.config, name).event_share if name in MODELS else 0.0
-        return SegmentSampler(self.dataset, length, batch_size, weights=self.config.sampling_weights, past_end=past_end,
-                              seed=self._seed(name), event_share=share, rank=self.processes.rank,
-                              world_size=self.processes.world_size)
+    def _sampler(self, name: str, length: int, config: LearnerConfig, past_end: bool, ahead: int = 0) -> SegmentSampler:
+        return SegmentSampler(self.dataset, length, config.batch_size, weights=self.config.sampling_weights,
+                              past_end=past_end, seed=self._seed(name), event_share=config.event_share, ahead=ahead,
+                              rank=self.processes.rank, world_size=self.processes.world_size)
 
     def _on_device(self, batch: Batch) -> Batch:
         return batch.map(lambda x: x.to(self.runtime.device, non_blocking=True))

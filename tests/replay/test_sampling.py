@@ -163,6 +163,18 @@ def test_a_share_of_the_segments_holds_an_event(info, counter):
     assert np.abs(np.array(shares) - (0.6 * parts + 0.4 * np.array([20, 4, 4]) / 400)).max() < 0.03
 
 
+def test_a_segment_can_lie_some_steps_before_its_event(info, counter):
+    dataset = Dataset(None, info)
+    for event in (3, 100):
+        rewards = torch.zeros(200)
+        rewards[event] = 1
+        dataset.add(replace(counter(200, finished=False), rewards=rewards))
+    sampler = SegmentSampler(dataset, 4, 2000, weights=None, past_end=False, seed=0, event_share=1.0, ahead=15)
+    episodes, starts = sampler.draw(0)
+    last = starts + 3
+    assert set(last[episodes == 1]) == set(range(85, 104)) and set(last[episodes == 0]) == set(range(7))
+
+
 def test_no_share_of_events_changes_no_draw(dataset):
     plain = SegmentSampler(dataset, 6, 16, past_end=False, seed=3)
     none = SegmentSampler(dataset, 6, 16, past_end=False, seed=3, event_share=0.0)

@@ -16,7 +16,14 @@ from pathlib import Path
 import pytest
 import torch
 
-from diamond_core.config import CollectionConfig, EvaluationConfig, LearnerConfig, ReturnsConfig, TrainConfig
+from diamond_core.config import (
+    CollectionConfig,
+    EvaluationConfig,
+    ImaginationConfig,
+    LearnerConfig,
+    ReturnsConfig,
+    TrainConfig,
+)
 from diamond_core.training.checkpoint import CONVERTER
 from diamond_core.training.library import load
 from diamond_core.training.run import Run, RunError
@@ -179,6 +186,16 @@ def test_a_run_goes_on_when_what_it_began_with_is_gone(unstopped, tmp_path):
     shutil.rmtree(tmp_path / "first")
     done = train(tmp_path / "second", config)
     assert len(load(tmp_path / "second", "cpu").card.training["stages"]) == 2 and len(done.before) == 1
+
+
+def test_the_agent_may_practise_with_fewer_denoising_steps(unstopped, tmp_path):
+    few = replace(CONFIG, dataset=str(unstopped[0] / "dataset"), imagination=ImaginationConfig(denoising_steps=1))
+    steps = []
+    for name, config in (("few", few), ("all", replace(few, imagination=ImaginationConfig()))):
+        run = Run(tmp_path / name)
+        run.begin(config)
+        steps.append(Trainer(config, run)._practice_env().world.sampler.num_steps)
+    assert steps == [1, SMALL.sampler.num_steps] and SMALL.sampler.num_steps > 1
 
 
 def test_model_free(tmp_path):
