@@ -129,6 +129,9 @@ class DenoisingConfig:
     object_weight: float = 0.0
     """A pixel that stands out from the batch's median frame counts so many times more: what is at rest is not
     forgotten either; 0 is the paper's."""
+    error_weight: float = 0.0
+    """A pixel that the model has wrong counts so many times more. The two weights above lean towards painting: what
+    is forgotten costs more than what is imagined. This one is just, and still finds small things; 0 is the paper's."""
     context_noise: float = 0.0
     """Largest standard deviation of the noise on the frames that a term is conditioned on, against drift: what is a
     little wrong in the past is not copied on; 0 is the paper's."""

@@ -85,19 +85,18 @@ class Denoiser(nn.Module):
         return quantize(per_image(c.c_skip) * x + per_image(c.c_out) * output)
 
 
-def pixel_weights(frames: Tensor, motion: float, objects: float, threshold: float = 0.05) -> Tensor:
-    """frames (b, t, c, h, w) in [-1, 1] -> (b, 1, h, w), mean 1: what moves in the segment counts more, and so does
+def pixel_weights(frames: Tensor, motion: float, objects: float) -> Tensor:
+    """frames (b, t, c, h, w) in [-1, 1] -> (b, 1, h, w): what moves in the segment counts more than 1, and so does
     what stands out from the batch's median frame, be it at rest.
 
     In a plain mean over pixels a ball of a few pixels weighs nothing beside the background, and is forgotten.
     """
-    moves = differs(frames.diff(dim=1), threshold)
-    stands_out = differs(frames - frames.flatten(0, 1).median(dim=0).values, threshold)
-    w = 1 + motion * moves + objects * stands_out
-    return w / w.mean(dim=(1, 2, 3), keepdim=True)
+    moves = differs(frames.diff(dim=1))
+    stands_out = differs(frames - frames.flatten(0, 1).median(dim=0).values)
+    return 1 + motion * moves + objects * stands_out
 
 
-def differs(differences: Tensor, threshold: float) -> Tensor:
+def differs(differences: Tensor, threshold: float = 0.05) -> Tensor:
     """differences (b, t, c, h, w) -> (b, 1, h, w): 1 where one of them, or a neighbour's, is beyond the threshold."""
     beyond = (differences.abs().amax(dim=(1, 2)) > threshold).float()
     return F.max_pool2d(beyond[:, None], kernel_size=3, stride=1, padding=1)
@@ -111,7 +110,7 @@ def denoising_loss(denoiser: Denoiser, batch: Batch, config: DenoisingConfig,
     """
     k = denoiser.config.num_conditioning_frames
     frames = to_unit(batch.frames)
-    weighted = config.motion_weight or config.object_weight
+    weighted = config.motion_weight or config.object_weight or config.error_weight
     weights = pixel_weights(frames, config.motion_weight, config.object_weight) if weighted else None
     losses = []
     for i in range(frames.shape[1] - k):
@@ -125,8 +124,11 @@ def denoising_loss(denoiser: Denoiser, batch: Batch, config: DenoisingConfig,
         c = denoiser.conditioners(sigma)
         output = denoiser.model_output(noisy, c, past, actions)
         error = (output - (target - per_image(c.c_skip) * noisy) / per_image(c.c_out)) ** 2
-        losses.append(masked_mean(error if weights is None else error * weights, batch.mask[:, k + i]))
         own = denoiser.wrap(noisy, output.detach(), c)
+        if weights is not None:
+            w = weights + config.error_weight * differs((own - target)[:, None])
+            error = error * w / w.mean(dim=(1, 2, 3), keepdim=True)
+        losses.append(masked_mean(error, batch.mask[:, k + i]))
         frames = torch.cat([frames[:, :k + i], own[:, None], frames[:, k + i + 1:]], dim=1)
     loss = torch.stack(losses).mean()
     return loss, {"loss": loss.detach()}

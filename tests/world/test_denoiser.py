@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import pytest
 import torch
 
 from diamond_core.config import DenoisingConfig
+from diamond_core.diffusion.precondition import per_image
 from diamond_core.types import Batch
-from diamond_core.world.denoiser import DenoisingNoise, blotched, denoising_loss, pixel_weights
+from diamond_core.world.denoiser import Denoiser, DenoisingNoise, blotched, denoising_loss, pixel_weights
+from tests.conftest import SMALL
 
 
 def test_noise_on_the_past_has_one_strength_a_sample():
@@ -42,8 +45,36 @@ def test_what_moves_and_what_stands_out_count_more():
     frames[1, :, :, 12, 12] = 1.0  # is at rest, and in one of five places
     frames[:, :, :, 8, 8] = 1.0  # is there in all
     w = pixel_weights(frames, motion=8.0, objects=2.0)
-    assert torch.allclose(w.mean(dim=(1, 2, 3)), torch.ones(5))
-    relative = w / w.amin(dim=(1, 2, 3), keepdim=True)
-    assert torch.allclose(relative[0, 0, 1:4, 1:4], torch.tensor(11.0)) and relative[0, 0, 12, 12] == 1
-    assert torch.allclose(relative[1, 0, 11:14, 11:14], torch.tensor(3.0)) and relative[1, 0, 2, 2] == 1
+    assert (w[0, 0, 1:4, 1:4] == 11).all() and w[0, 0, 12, 12] == 1
+    assert (w[1, 0, 11:14, 11:14] == 3).all() and w[1, 0, 2, 2] == 1
     assert torch.equal(w[:, :, 8, 8], w[:, :, 0, 0]) and torch.equal(w[2:], torch.ones(3, 1, 16, 16))
+
+
+class Constant(Denoiser):
+    """Thinks that the next frame is black with one square of this brightness, whatever the past."""
+
+    def __init__(self, brightness: float) -> None:
+        super().__init__(SMALL.denoiser, 2)
+        self.frame = torch.full((1, 3, 16, 16), -1.0)
+        self.frame[:, :, 6:9, 6:9] = brightness
+
+    def model_output(self, x, c, frames, actions):
+        return (self.frame - per_image(c.c_skip) * x) / per_image(c.c_out)
+
+
+def best_brightness(config: DenoisingConfig) -> float:
+    """With which the loss is lowest where a square, at 1, is in one of four next frames and else is not, at -1."""
+    frames = torch.zeros(4, SMALL.denoiser.num_conditioning_frames + 1, 3, 16, 16, dtype=torch.uint8)
+    frames[0, -1, :, 6:9, 6:9] = 255
+    steps = torch.zeros(frames.shape[:2], dtype=torch.int64)
+    batch = Batch(frames, steps, steps.float(), steps > 0, steps > 0, steps == 0)
+    noise = [DenoisingNoise(torch.zeros(4), torch.zeros(4, 3, 1, 1), torch.randn(4, 3, 16, 16))]
+    levels = torch.linspace(-1, 1, 41).tolist()
+    return min(levels, key=lambda level: denoising_loss(Constant(level), batch, config, noise)[0].item())
+
+
+def test_a_weight_on_motion_leans_towards_painting_and_one_on_errors_does_not():
+    plain = DenoisingConfig(log_sigma_mean=3.0)
+    assert best_brightness(plain) == pytest.approx(-0.5), "the mean of what may come"
+    assert best_brightness(replace(plain, error_weight=8.0)) == pytest.approx(-0.5)
+    assert best_brightness(replace(plain, motion_weight=8.0)) > 0
