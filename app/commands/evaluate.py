@@ -161,8 +161,8 @@ def summary(report: dict[str, Any]) -> list[str]:
                          f"{p['dream']:.3f} in the dream ({p['events']} events)")
         else:
             lines.append(f"  average precision of {name}: unknown, the held-out play has no such event")
-    if report["paddle_off"] is not None:
-        lines.append(f"  paddle off by more than 2 pixels at step 15: {report['paddle_off']:.3f} of the dreams")
+    if (off := report["player_off"]) is not None:
+        lines.append(f"  the player's sprite off by more than 2 pixels at step 15: {off:.3f} of the dreams")
     return lines
 
 

@@ -16,10 +16,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from diamond_core.agent.scripted import RULES
 from diamond_core.evaluation.inverse_dynamics import recognised, train_inverse_dynamics
 from diamond_core.evaluation.metrics import Curve, average_precision, curve, psnr, ssim
 from diamond_core.evaluation.open_loop import OpenLoop, Watch, draw_windows, replay_actions
+from diamond_core.evaluation.sprites import player_of
 from diamond_core.replay import Dataset, DatasetError
 from diamond_core.replay.episode import write_whole
 from diamond_core.world.dream import World
@@ -102,9 +102,9 @@ class FidelityReport:
     following: Following | None
     """None where there was no other play for the classifier to learn from, or no second step."""
     precision: dict[str, Precision]
-    paddle_off: float | None
-    """Share of the dreams in which the player's paddle is more than 2 pixels (of 64) from where it is in reality, or is
-    not there, after `TRACKED` steps of the same actions; none where the game's paddle is not known."""
+    player_off: float | None
+    """Share of the dreams in which what the player moves is more than 2 pixels (of 64) from where it is in reality, or
+    is not there, after `TRACKED` steps of the same actions; none where the game is not known."""
     coverage: Coverage
     strip: Strip
 
@@ -135,7 +135,7 @@ def evaluate_fidelity(world: World, dataset: Dataset, horizons: Sequence[int] = 
     return FidelityReport(
         dataset.info.game, seed, len(windows), sorted(horizons), asdict(world.sampler), rollouts.mask.sum(0).tolist(),
         _likeness(rollouts, psnr), _likeness(rollouts, ssim), following, _precision(rollouts),
-        _paddle_off(rollouts, dataset.info.game), _coverage(judged), _strip(rollouts, horizons))
+        _player_off(rollouts, dataset.info.game), _coverage(judged), _strip(rollouts, horizons))
 
 
 def _check(world: World, dataset: Dataset, horizons: Sequence[int]) -> None:
@@ -188,14 +188,14 @@ def _precision(rollouts: OpenLoop) -> dict[str, Precision]:
     return precision
 
 
-def _paddle_off(rollouts: OpenLoop, game: str) -> float | None:
-    rules = RULES.get(game)
-    if rules is None or rollouts.mask.shape[1] < TRACKED:
+def _player_off(rollouts: OpenLoop, game: str) -> float | None:
+    player = player_of(game)
+    if player is None or rollouts.mask.shape[1] < TRACKED:
         return None
-    truth, dream = (rules.paddle.find(frames[:, TRACKED - 1])[:, rules.axis]
+    truth, dream = (player.thing.find(frames[:, TRACKED - 1])[:, player.axis]
                     for frames in (rollouts.truth, rollouts.dream))
     known = rollouts.mask[:, TRACKED - 1] & ~truth.isnan()
-    # a paddle that is not there is at no distance
+    # what is not there is at no distance
     off = ~((dream - truth).abs() <= 2)
     return off[known].float().mean().item() if known.any() else None
 

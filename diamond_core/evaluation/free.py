@@ -1,7 +1,7 @@
 """Free dreams beside real play: do things stay, does the score count, does the picture melt? Measures of our own.
 
-A dream begins from held-out play and goes on by itself under a policy; reality is that play. Things are found by the
-colours by which the scripted players know them, so they are counted in their games only.
+A dream begins from held-out play and goes on by itself under a policy; reality is that play. Things are found by their
+colours, so they are counted in the games of `sprites` only.
 """
 
 from __future__ import annotations
@@ -15,9 +15,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from diamond_core.agent.scripted import RULES, Thing
+from diamond_core.agent.scripted import Thing
 from diamond_core.evaluation.metrics import PSNR_CAP
 from diamond_core.evaluation.open_loop import Watch, draw_windows
+from diamond_core.evaluation.sprites import things_of
 from diamond_core.replay import Dataset
 from diamond_core.types import Policy
 from diamond_core.world.dream import World
@@ -114,11 +115,8 @@ def _points(rewards: Tensor, mask: Tensor) -> float:
 def things(game: str, frames: Tensor, mask: Tensor, real: Tensor) -> dict[str, Counts]:
     """frames (n, t, c, h, w) uint8, mask (n, t) -> the counts of each thing that is known in this game; `real` frames
     (m, c, h, w) say how bright it is."""
-    rules = RULES.get(game)
-    if rules is None:
-        return {}
     found = {}
-    for name, thing in (("ball", rules.ball), ("paddle", rules.paddle)):
+    for name, thing in things_of(game).items():
         peaks = thing.light(real).amax(dim=(1, 2))
         found[name] = _counts(count(thing, frames, peaks[peaks > 0].median().item() / 2), mask)
     return found

@@ -10,6 +10,7 @@ from diamond_core.agent.scripted import RULES, Rules, Thing
 from diamond_core.evaluation import evaluate_fidelity, evaluate_free
 from diamond_core.evaluation.free import count, longest, nearest_psnr, things
 from diamond_core.evaluation.metrics import PSNR_CAP, psnr
+from diamond_core.evaluation.sprites import player_of
 from tests.conftest import EXACT
 from tests.evaluation.test_fidelity import SIZE, Reality, dataset
 
@@ -73,8 +74,19 @@ def test_a_report_of_a_world_left_alone(small_agent, drifting):
     assert 0 < report["nearest_psnr_worst"] <= report["nearest_psnr"] < PSNR_CAP
 
 
-def test_a_paddle_is_tracked(drifting, small_agent):
+def test_the_player_is_tracked(drifting, small_agent):
     data = dataset(30, 40)
-    assert evaluate_fidelity(Reality(data), data, (15,), 5, classifier_updates=1).paddle_off == 0
-    assert evaluate_fidelity(small_agent.world(runtime=EXACT), data, (15,), 5, classifier_updates=1).paddle_off > 0.5
-    assert evaluate_fidelity(Reality(data), data, (5,), 5, classifier_updates=1).paddle_off is None
+    assert evaluate_fidelity(Reality(data), data, (15,), 5, classifier_updates=1).player_off == 0
+    assert evaluate_fidelity(small_agent.world(runtime=EXACT), data, (15,), 5, classifier_updates=1).player_off > 0.5
+    assert evaluate_fidelity(Reality(data), data, (5,), 5, classifier_updates=1).player_off is None
+
+
+def test_a_chicken_and_a_blue_car_are_known():
+    frames = torch.full((1, 2, 3, 64, 64), 142)
+    frames[0, 0, :, 40:43, 18:20] = torch.tensor([[[230]], [[230]], [[90]]])
+    for t, column in ((0, 30), (1, 30), (1, 50)):
+        frames[0, t, :, 29, column:column + 4] = torch.tensor([[60], [70], [160]])
+    counts = things("Freeway", frames, torch.ones(1, 2, dtype=torch.bool), frames[0, :1])
+    assert (counts["chicken"].none, counts["blue car"].several) == (0.5, 0.5)
+    player = player_of("Freeway")
+    assert player is not None and player.thing.find(frames[0])[0, player.axis] == 41.5 and player_of("Pitfall") is None

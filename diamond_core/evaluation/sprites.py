@@ -1,0 +1,36 @@
+"""What can be told apart by its colour in the games that we know: things to count, and what the player moves.
+
+Pong's and Breakout's colours are those by which the scripted players know ball and paddle; Freeway's are our own.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from diamond_core.agent.scripted import RULES, Thing
+
+CHICKEN = Thing((8, 60), (18, 20), (0.5, 0.5, -1.0), 80.0)
+"""The only yellow so bright where the left player crosses; now and then a yellow car is taken for one."""
+BLUE_CAR = Thing((28, 31), (0, 64), (-1.0, 0.0, 1.0), 0.0)
+"""The car of its lane: reality never shows two."""
+
+
+class Player(NamedTuple):
+    """What the player moves, and along which axis: 0 = rows, 1 = columns."""
+
+    thing: Thing
+    axis: int
+
+
+def things_of(game: str) -> dict[str, Thing]:
+    """What can be counted in this game, by name; empty for a game that is not known."""
+    if game in RULES:
+        return {"ball": RULES[game].ball, "paddle": RULES[game].paddle}
+    return {"chicken": CHICKEN, "blue car": BLUE_CAR} if game == "Freeway" else {}
+
+
+def player_of(game: str) -> Player | None:
+    """What the player moves in this game."""
+    if game in RULES:
+        return Player(RULES[game].paddle, RULES[game].axis)
+    return Player(CHICKEN, 0) if game == "Freeway" else None
