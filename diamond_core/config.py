@@ -334,7 +334,7 @@ def playground(game: str) -> TrainConfig:
         collection=CollectionConfig(num_envs=16, first_policy="mix", first_min_steps=50_000, first_max_steps=50_000,
                                     steps=0),
         sampling_weights=None,
-        denoising=DenoisingConfig(log_sigma_mean=0.2, motion_weight=8.0, object_weight=4.0, context_noise=0.1),
+        denoising=DenoisingConfig(log_sigma_mean=0.2, motion_weight=8.0, error_weight=16.0, context_noise=0.1),
         reward_segment=8,
         imagination=ImaginationConfig(engine="fast", denoising_steps=1),
         denoiser=learner(250, batch_size=8, event_share=0.15, ema_decay=0.995, last_epoch=40),
