@@ -83,6 +83,7 @@ def loader(checkpoint: str, seed: int | None, steps: NumSteps, device: str, keym
            prepare: Prepare | None = None) -> Load:
     """Makes a session of a checkpoint; says what it is at."""
     def load(say: Callable[[str], None]) -> Session:
+        """The session, after some seconds; `say` hears what it is at."""
         say("Starting the engine")
         from app.session.controls import Controls
         from app.session.session import Session

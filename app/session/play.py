@@ -198,6 +198,7 @@ class Play(Stage):
 
     @show.setter
     def show(self, show: Show) -> None:
+        """Raises ValueError for what cannot be shown in any game; says so where this game has no reality."""
         if show not in get_args(Show):
             raise ValueError(f"show must be {', '.join(get_args(Show))}, got {show!r}")
         if show != "dream" and self.real is None:

@@ -83,6 +83,7 @@ class _Film:
         self._pipe: Generator[None, bytes | None, None] | None = None
 
     def add(self, image: np.ndarray) -> None:
+        """Appends a picture (h, w, 3) uint8; the first one starts the encoder and fixes the size."""
         large = enlarged(image, self._scale)
         # yuv420p knows even sizes only
         even = np.pad(large, [(0, large.shape[0] % 2), (0, large.shape[1] % 2), (0, 0)], mode="edge")

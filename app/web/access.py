@@ -218,6 +218,7 @@ def hardened(scope: Scope, send: Send) -> Send:
     embeddable = scope["path"] == "/play"
 
     async def put(message: Message) -> None:
+        """Sends on what the application answers, with the headers added to the start of a response."""
         if message["type"] == "http.response.start":
             # no-referrer would have browsers send the login form with the origin "null", which is nobody's
             extra = [(b"x-content-type-options", b"nosniff"), (b"referrer-policy", b"same-origin")]

@@ -91,6 +91,7 @@ class Dreaming:
                     tape: Tape | None = None) -> Dreaming:
         """A new dream, or on from a tape's step. Raises ValueError for actions that are not the game's."""
         def make() -> Session:
+            """The session, on the thread that owns the models."""
             session = Session(loaded.agent, loaded.world, seed=opening.seed)
             session.set_knobs(steps=steps)
             if tape is not None:

@@ -33,6 +33,7 @@ def add_tapes(app: FastAPI, house: House) -> None:
 
     @app.get("/api/tapes")
     def tapes(request: Request, names: str = "") -> list[dict[str, Any]]:
+        """All recordings for the owner; a visitor must know their names, separated by commas."""
         if is_owner(request):
             return [told(recording) for recording in house.tapes.all()]
         found = []
@@ -45,6 +46,7 @@ def add_tapes(app: FastAPI, house: House) -> None:
 
     @app.post("/api/tapes")
     async def bring(request: Request, title: str = "a tape") -> dict[str, Any]:
+        """Takes in an uploaded tape or film. 413 where it is too large, 429 where too many come from visitors."""
         if not is_owner(request) and not house.uploads.take():
             raise HTTPException(429, "many tapes are being brought in: try again in a minute")
         data = bytearray()

@@ -106,6 +106,7 @@ def beginning(game: str, preset: str) -> gr.Dropdown:
     fits = list(beginnings(PRESETS[preset](game).agent))
     best = next((name for name in (game, TEACHER) if name in fits), NEW_WEIGHTS)
     return gr.Dropdown([NEW_WEIGHTS, *((f"the dream of {name}", name) for name in fits)], value=best,
+                       allow_custom_value=True,
                        label="Begin with", info="another game's dream learns several times faster than new weights")
 
 

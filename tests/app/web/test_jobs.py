@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from app.web.jobs import JOB, LOG, JobError, Jobs, Order, arguments_of, canonical, tail
+from app.web.tabs.train import beginning
 from diamond_core.config import tiny
 from diamond_core.training.run import Run
 
@@ -166,3 +167,8 @@ def test_the_order_of_runs_is_the_newest_first(tmp_path: Path):
         os.utime(run.folder, (1000 + i, 1000 + i))
     assert Jobs(tmp_path).names() == ["c", "b", "a"]
     assert replace(Order("toy"), seed=1).seed == 1
+
+
+def test_a_beginning_that_was_chosen_a_moment_ago_is_no_error():
+    """Who starts at once after changing the preset still sends the choice of before; `begin` takes new weights then."""
+    assert beginning("toy", "tiny").preprocess("Pong") == "Pong"
