@@ -48,14 +48,14 @@ def tabs(house: House, is_owner: bool) -> gr.Blocks:
     with gr.Blocks(title="DIAMOND playground", analytics_enabled=False, fill_width=True,
                    delete_cache=(3600, 3600)) as blocks:
         gr.HTML(BRAND, elem_id="brand", padding=False, js_on_load=None)
-        with gr.Tabs(elem_id="tabs"):
-            with gr.Tab("Play", id="play") as play:
+        with gr.Tabs(elem_id="tabs") as choice:
+            with gr.Tab("Play", id="play"):
                 gr.HTML("<dream-player></dream-player>", elem_id="play", padding=False, apply_default_css=False,
                         js_on_load=None)
             if is_owner:
                 with gr.Tab("Train", id="train") as training:
-                    timer = train.build(house)
-            with gr.Tab("Record", id="record") as record:
+                    timer, running = train.build(house)
+            with gr.Tab("Record", id="record"):
                 gr.HTML("<dream-tapes></dream-tapes>", padding=False, apply_default_css=False, js_on_load=None)
             with gr.Tab("Compare", id="compare") as comparing:
                 shown = compare.build(house)
@@ -65,10 +65,16 @@ def tabs(house: House, is_owner: bool) -> gr.Blocks:
         comparing.select(lambda: compare.refresh(house), None, shown, **quiet)
         if is_owner:
             choosing.select(lambda: models.refresh(house), None, listed, **quiet)
-            training.select(lambda: gr.Timer(active=True), None, timer, queue=False, **quiet)
-            for other in (play, record, comparing, choosing):
-                other.select(lambda: gr.Timer(active=False), None, timer, queue=False, **quiet)
+            training.select(lambda run: train.refresh(house, run), running[0], running, **quiet)
+            # one listener that answers one choice after the other: two could overtake each other, and a page that was
+            # loaded with haste would never look at its training
+            choice.select(is_watched, None, timer, trigger_mode="always_last", queue=False, **quiet)
     return blocks
+
+
+def is_watched(chosen: gr.SelectData) -> gr.Timer:
+    """The timer of the train tab runs while that tab is seen."""
+    return gr.Timer(active=chosen.value == "Train")
 
 
 BRAND = """<span class="brand"><img src="/ui/icon.svg" alt="" width="22" height="22">DIAMOND</span>"""

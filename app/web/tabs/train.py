@@ -33,8 +33,9 @@ EVERY = 2.0
 OPEN_JS = "(name) => { window.dispatchEvent(new CustomEvent('dream-open', { detail: { game: name } })); return name; }"
 
 
-def build(house: House) -> gr.Timer:
-    """Lays the tab out; the timer that is returned shall run while the tab is seen."""
+def build(house: House) -> tuple[gr.Timer, list[Any]]:
+    """Lays the tab out; the timer shall run while the tab is seen, and what `refresh` renews comes with it, first the
+    choice of a run."""
     timer = gr.Timer(EVERY, active=False)
     with gr.Row(elem_classes="columns"):
         with gr.Column(scale=0, min_width=340, elem_classes="form"):
@@ -68,10 +69,6 @@ def build(house: House) -> gr.Timer:
     def look(run: str | None) -> list[Any]:
         return refresh(house, run)
 
-    def watch() -> gr.Timer:
-        """Choosing the tab starts the timer; on a busy machine the tab that was open first may stop it after that."""
-        return gr.Timer(active=True)
-
     timer.tick(look, runs, seen, **quiet)
     runs.input(look, runs, seen, **quiet)
     game.input(lambda g: gr.Dropdown(choices=sources(house, g), value=NEW_PLAY), game, source, **quiet)
@@ -79,14 +76,14 @@ def build(house: House) -> gr.Timer:
     gr.on([game.input, preset.input], beginning, [game, preset], begin_with, **quiet)
     start.click(lambda *order: begin(house, *order),
                 [game, preset, source, begin_with, minutes, name, seed, epochs, batch, rate], runs,
-                api_visibility="private").then(look, runs, seen, **quiet).then(watch, None, timer, **quiet)
+                api_visibility="private").then(look, runs, seen, **quiet)
     stop.click(lambda run: told(house.jobs.stop, run), runs, None, **quiet).then(look, runs, seen, **quiet)
     resume.click(lambda run: told(house.jobs.resume, run), runs, None, api_visibility="private").then(
-        look, runs, seen, **quiet).then(watch, None, timer, **quiet)
+        look, runs, seen, **quiet)
     delete.click(lambda run: told(house.jobs.delete, run), runs, None, js=CONFIRM, **quiet).then(
         look, runs, seen, **quiet)
     play.click(None, moment, None, js=OPEN_JS)
-    return timer
+    return timer, seen
 
 
 NOTHING = ('<p class="none">No training yet. Choose a game and start; <b>toy</b> with <b>tiny</b> takes a '
