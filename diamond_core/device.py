@@ -5,7 +5,7 @@ from __future__ import annotations
 import ctypes
 import os
 import platform
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,9 +29,9 @@ class Runtime:
     compile: bool
 
     def autocast(self) -> AbstractContextManager[None]:
-        """The precision of the networks, as a context."""
+        """The precision of the networks, as a context: float32 is float32, whatever is around it."""
         if self.dtype == torch.float32:
-            return nullcontext()
+            return torch.autocast(self.device.type, enabled=False)
         return torch.autocast(self.device.type, dtype=self.dtype)
 
     def place(self, model: nn.Module) -> nn.Module:

@@ -168,8 +168,10 @@ class World:
         engine = self.engine  # one for all of the step, though a faster one may come meanwhile
         actions = actions.to(state.actions.device)
         taken = torch.cat([state.actions[:, :-1], actions[:, None]], dim=1)
-        frames = self.next_frames(state, taken, engine=engine)
-        rewards, ends, reward_p, end_p, (hx, cx) = self.judge(state, actions, frames, engine)
+        # who trains in a dream does so under autocast, which must not reach into it: the engine knows its own precision
+        with torch.autocast(self.runtime.device.type, enabled=False):
+            frames = self.next_frames(state, taken, engine=engine)
+            rewards, ends, reward_p, end_p, (hx, cx) = self.judge(state, actions, frames, engine)
         after = DreamState(torch.cat([state.frames[:, 1:], frames[:, None]], dim=1),
                            torch.cat([taken[:, 1:], taken[:, :1] * 0], dim=1), hx, cx, state.seeds, state.steps + 1)
         return DreamStep(after, frames, rewards, ends, reward_p, end_p, engine.name)

@@ -23,7 +23,8 @@ def test_a_crowd_plays_and_notes_what_it_is_given(server: Server, monkeypatch):
 
 
 def test_a_world_without_a_faster_engine_is_not_waited_for_for_ever(server: Server):
-    assert asyncio.run(warmed_up(server.url.replace("http", "ws") + "/ws", "small", search=1.0)) == "torch cpu float32"
+    path = asyncio.run(warmed_up(server.url.replace("http", "ws") + "/ws", "small", search=1.0))
+    assert path.startswith("torch cpu ")
 
 
 def test_a_dream_that_is_not_there_is_an_error(server: Server):
