@@ -94,6 +94,18 @@ def keep_memory(keep: bool = True) -> bool:
     return all(heard)
 
 
+def trim_memory() -> bool:
+    """Gives freed memory back to the system; whether there was any.
+
+    What a dream keeps of each step lies between the large buffers of that step, and the C library by itself only gives
+    back what lies at the end: a server with eight players grew by 100 MB for each and never shrank.
+    """
+    try:
+        return bool(ctypes.CDLL(None).malloc_trim(0))
+    except (AttributeError, OSError, TypeError):
+        return False
+
+
 def describe_machine() -> dict[str, Any]:
     """Processor, cores, what it multiplies fast, memory, accelerator and versions, for people to read."""
     info = Path("/proc/cpuinfo")

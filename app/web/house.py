@@ -7,6 +7,7 @@ import contextlib
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from itertools import count
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -28,11 +29,14 @@ from app.web.samples import Samples
 from app.web.shelf import Quicken, Shelf
 from app.web.shot import Shot
 from app.web.tapes import Seen, Tapes, TapesError
+from diamond_core.device import trim_memory
 from diamond_core.world.accelerate import accelerate
 from diamond_core.world.dream import World
 
 SWEEP = 2.0
 """Seconds between two looks for those who are gone."""
+TRIM = 8
+"""Sweeps between two times when memory goes back to the system."""
 
 
 @dataclass(frozen=True)
@@ -154,9 +158,11 @@ class House:
             self._host = None
 
     async def _sweep(self) -> None:
-        while True:
+        for n in count(1):
             await asyncio.sleep(SWEEP)
             self.lobby.sweep()
+            if n % TRIM == 0:
+                await asyncio.to_thread(trim_memory)
 
     async def dream(self, opening: say.Open, is_owner: bool, player: Player) -> Dreaming:
         """A dream for a player. Raises ValueError with words for the person."""
