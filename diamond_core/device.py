@@ -17,6 +17,11 @@ from diamond_core.config import RuntimeConfig
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
 """Names of glibc's malloc.h."""
+SWITCH = "ONEDNN_MAX_CPU_ISA"
+"""The variable that hides a processor's newer instructions from oneDNN, which computes for torch and OpenVINO."""
+WITH_BFLOAT16 = ("", "ALL", "DEFAULT", "AVX512_CORE_BF16", "AVX512_CORE_FP16", "AVX512_CORE_AMX",
+                 "AVX512_CORE_AMX_FP16", "AVX10_1_512", "AVX10_1_512_AMX", "AVX10_1_512_AMX_FP16")
+"""Its values that leave bfloat16 there."""
 
 
 @dataclass(frozen=True)
@@ -76,7 +81,7 @@ def has_bfloat16(device: torch.device) -> bool:
         return torch.cuda.is_bf16_supported()
     # torch 2.6 has no public question for this; a build without the private one runs in float32
     ask = getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)
-    return device.type == "cpu" and bool(ask())
+    return device.type == "cpu" and bool(ask()) and os.environ.get(SWITCH, "").upper() in WITH_BFLOAT16
 
 
 def keep_memory(keep: bool = True) -> bool:

@@ -1,0 +1,41 @@
+"""What the machine can do is looked up, and memory goes back to it."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from diamond_core.config import RuntimeConfig
+from diamond_core.device import SWITCH, has_bfloat16, resolve, trim_memory
+
+
+def test_instructions_that_are_switched_off_are_not_counted_on(monkeypatch):
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: True, raising=False)
+    monkeypatch.delenv(SWITCH, raising=False)
+    cpu = torch.device("cpu")
+    assert has_bfloat16(cpu) and resolve(RuntimeConfig("cpu")).dtype == torch.bfloat16
+    for limit in ("AVX2", "avx2", "AVX512_CORE"):
+        monkeypatch.setenv(SWITCH, limit)
+        assert not has_bfloat16(cpu) and resolve(RuntimeConfig("cpu")).dtype == torch.float32
+    monkeypatch.setenv(SWITCH, "avx512_core_amx")
+    assert has_bfloat16(cpu)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only glibc can be told to")
+def test_freed_memory_goes_back():
+    def resident() -> int:
+        return int(Path("/proc/self/statm").read_text().split()[1])
+
+    large, small = [], []
+    for _ in range(400):
+        # below what the C library asks the kernel for one by one
+        large.append(bytearray(100_000))
+        small.append(bytearray(1_000))
+    before = resident()
+    large.clear()
+    if not trim_memory():
+        pytest.skip("another C library")
+    assert before - resident() > 20e6 / 4096, "half of it"
