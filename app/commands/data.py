@@ -169,6 +169,12 @@ class Export:
     """Take the agent from this checkpoint instead."""
     least_steps: int | None = None
     """Fewest denoising steps that `--steps auto` may come down to in this world."""
+    sigma_min: float | None = None
+    """Lowest noise level at which its frames are drawn."""
+    two_step_sigma: float | None = None
+    """Second noise level where there are two steps."""
+    temperature: float | None = None
+    """Scale of the noise that its frames are drawn from."""
     half: bool = True
     """Weights as float16, half the size."""
 
@@ -178,6 +184,7 @@ def export(args: list[str]) -> None:
     c: Export = parse(Export, "export", args)
     import torch
 
+    from diamond_core.diffusion.noise import schedule
     from diamond_core.training.checkpoint import joined, save_checkpoint
     from diamond_core.training.library import load
 
@@ -187,9 +194,11 @@ def export(args: list[str]) -> None:
             agent = joined(agent, load(other, "cpu"), name)
     assert agent.card is not None
     card = agent.card
-    if c.least_steps is not None:
-        sampler = replace(card.config.sampler, least_steps=c.least_steps)
-        card = replace(card, config=replace(card.config, sampler=sampler))
+    chosen = {name: value for name in ("least_steps", "sigma_min", "two_step_sigma", "temperature")
+              if (value := getattr(c, name)) is not None}
+    sampler = replace(card.config.sampler, **chosen)
+    schedule(sampler)  # says what cannot be
+    card = replace(card, config=replace(card.config, sampler=sampler))
     save_checkpoint(c.out, agent, card, agent.starts, torch.float16 if c.half else torch.float32)
     size = sum(p.stat().st_size for p in c.out.iterdir()) / 2**20
     print(f"{agent.card.game} is in {c.out}, {size:.1f} MiB")

@@ -31,7 +31,11 @@ def karras_sigmas(num_steps: int, sigma_min: float, sigma_max: float, rho: float
 
 
 def schedule(config: SamplerConfig) -> list[float]:
-    """The noise levels of a sampler, falling, the last 0."""
+    """The noise levels of a sampler, falling, the last 0. Raises ValueError where they would not fall."""
+    c = config
+    if not 0 < c.sigma_min < c.sigma_max or not 0 <= c.two_step_sigma < c.sigma_max or c.temperature < 0:
+        raise ValueError(f"noise levels must fall from {c.sigma_max} and stay above 0, and the temperature must not be "
+                         f"negative; got {c.sigma_min}, {c.two_step_sigma} and {c.temperature}")
     if config.num_steps == 2 and config.two_step_sigma:
         return [config.sigma_max, config.two_step_sigma, 0.0]
     return karras_sigmas(config.num_steps, config.sigma_min, config.sigma_max, config.rho).tolist()

@@ -6,8 +6,9 @@ from collections import deque
 from statistics import median
 
 MOST_STEPS = 10
-SHARE = 0.8
-"""Of the time between two frames that dreaming may take; the rest is for drawing and luck."""
+SHARE = 0.65
+"""Of the time between two frames that dreaming may take as a rule. The slowest of a hundred frames takes half as long
+again on a shared machine, and has to be in time as well."""
 MEMORY = 15
 """Frames that the estimate looks back on: a second."""
 

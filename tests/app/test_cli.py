@@ -11,9 +11,10 @@ import torch
 
 from app.cli import main
 from app.commands.train import seconds
-from diamond_core.config import LearnerConfig
+from diamond_core.config import LearnerConfig, SamplerConfig
 from diamond_core.training.agent import Agent
 from diamond_core.training.checkpoint import CONVERTER, Card, save_checkpoint
+from diamond_core.training.library import load
 from diamond_core.training.run import Run
 from tests.conftest import SMALL
 from tests.whole.test_training import CONFIG
@@ -102,6 +103,7 @@ def test_other_games_and_actions_are_refused(capsys, home, tmp_path):
     assert "does not fit this run's network" in fails(
         capsys, "train", "--game", "toy", "--preset", "playground", "--run", tmp_path / "r", "--init", home / "pong")
     assert "unknown policy" in fails(capsys, "record", home / "run", "--out", tmp_path / "a.gif", "--policy", "JUMP")
+    assert "noise levels" in fails(capsys, "export", home / "pong", "--out", tmp_path / "e", "--sigma-min", 7)
     line = fails(capsys, "evaluate", "fidelity", home / "pong", "--dataset", home / "data", "--out", tmp_path / "f")
     assert "Pong" in line and "toy" in line
 
@@ -142,7 +144,9 @@ def test_walk(capsys, home, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     main(["train", "--run", str(home / "run"), "--resume"])
     assert "finished" in capsys.readouterr().out
-    main(["export", str(home / "run"), "--out", "shelf/toy"])
+    main(["export", str(home / "run"), "--out", "shelf/toy", "--sigma-min", "0.2", "--temperature", "5"])
+    kept = load("shelf/toy", "cpu").config.sampler
+    assert (kept.sigma_min, kept.temperature, kept.two_step_sigma) == (0.2, 5.0, SamplerConfig().two_step_sigma)
     monkeypatch.setenv("DIAMOND_CHECKPOINTS", "shelf")
     main(["games"])
     assert "toy" in capsys.readouterr().out

@@ -265,6 +265,9 @@ def test_thumbs_on_a_phone(browser, url: str):
     context = browser.new_context(viewport=size, has_touch=True, is_mobile=True, bypass_csp=True)
     page = context.new_page()
     page.set_default_timeout(SOON)
+    page.goto(url)
+    page.get_by_role("tab", name="Models", exact=True).tap()
+    assert page.locator("#tabs .overflow-menu button:visible").count() == 0, "tabs are hidden in a menu"
     page.goto(f"{url}play#game=tiny-pong")
     page.wait_for_function("document.querySelector('dream-player').view")
     # a tap is one step long: it is looked for among all that were seen
