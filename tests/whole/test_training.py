@@ -261,6 +261,8 @@ def test_two_processes_train_one_agent(tmp_path):
     config = json.dumps(CONVERTER.unstructure(replace(CONFIG, save_every=0.5)))
     result = subprocess.run([sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone",
                              str(script), str(tmp_path / "run"), config], capture_output=True, text=True, timeout=120,
-                            env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2]), "OMP_NUM_THREADS": "1"})
-    assert result.returncode == 0, result.stderr[-2000:]
+                            env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2]), "OMP_NUM_THREADS": "1",
+                                  "PYTHONFAULTHANDLER": "1"})
+    # the child that fell speaks first, the launcher that reports it last
+    assert result.returncode == 0, result.stderr
     assert len(metrics(tmp_path / "run")) == 17
