@@ -78,6 +78,8 @@ def train(args: list[str]) -> None:
             finished = trainer.run()
         if processes.is_main:
             report(trainer, run, finished)
+        # all leave together: nobody hangs up on one who still listens
+        processes.barrier()
     finally:
         if lock is not None:
             lock.release()

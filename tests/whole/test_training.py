@@ -257,6 +257,7 @@ def test_two_processes_train_one_agent(tmp_path):
         "t = Trainer(config, run, p); assert t.run()\n"
         "sums = p.gather(sum(x.double().sum().item() for x in t.shown.parameters()))\n"
         "assert sums[0] == sums[1], sums\n"
+        "p.barrier()\n"
         "leave()\n")
     config = json.dumps(CONVERTER.unstructure(replace(CONFIG, save_every=0.5)))
     result = subprocess.run([sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone",
