@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
@@ -37,6 +39,8 @@ class Bench:
     only: tuple[Section, ...] = SECTIONS
     models: tuple[Literal["denoiser", "reward_end", "actor_critic"], ...] = ("denoiser", "reward_end", "actor_critic")
     """Whose updates are measured."""
+    batches: tuple[int, ...] = BATCHES
+    """How many dreams at once imagination is measured with."""
     seconds: float = 20.0
     """About how long each comparison lasts."""
     steps: int = 3
@@ -64,10 +68,13 @@ def bench(args: list[str]) -> None:
         agent = prepare(c, path)
         report: dict[str, Any] = {"format": "diamond-bench-1", "machine": describe_machine(),
                                   "world": c.checkpoint or "paper-size, random weights", "steps": c.steps}
-        measures = {"frames": frames, "start": start, "imagination": imagination, "players": players,
-                    "updates": updates, "emulator": emulator}
+        there = functools.cache(lambda: worlds(c, agent, say))
+        measures: dict[Section, Callable[[], Table]] = {
+            "frames": lambda: frames(c, agent, there(), say), "start": lambda: start(c, path, say),
+            "imagination": lambda: imagination(c, agent, there(), say), "players": lambda: players(c, path, say),
+            "updates": lambda: updates(c, agent, say), "emulator": lambda: emulator(c, say)}
         for name in c.only:
-            report[name] = measures[name](c, agent, path, say)
+            report[name] = measures[name]()
     if c.out is not None:
         c.out.write_text(json.dumps(report, indent=1) + "\n")
     print(json.dumps(report, indent=1) if c.json else table(report))
@@ -130,11 +137,10 @@ def worlds(c: Bench, agent: Agent, say: Any) -> dict[str, World]:
     return found
 
 
-def frames(c: Bench, agent: Agent, path: Path, say: Any) -> Table:
+def frames(c: Bench, agent: Agent, there: dict[str, World], say: Any) -> Table:
     """Whole frames of one dream: denoising, reward and end."""
     from diamond_core.evaluation.speed import difference_db, dreaming, side_by_side
 
-    there = worlds(c, agent, say)
     say(f"one dream on {len(there)} paths")
     plain = there["plain"]
     state = agent.dream(plain)
@@ -145,7 +151,7 @@ def frames(c: Bench, agent: Agent, path: Path, say: Any) -> Table:
              "agrees_db": difference_db(plain, there[name], state)} for name, timing in timings.items()]
 
 
-def start(c: Bench, agent: Agent, path: Path, say: Any) -> Table:
+def start(c: Bench, path: Path, say: Any) -> Table:
     """A fresh process: its first dreamt frame, the switch to the fast path, its worst stall; then again, cached."""
     rows: Table = []
     with tempfile.TemporaryDirectory() as cache:
@@ -209,19 +215,19 @@ def peak_memory() -> float:
     return peak / (1e6 if sys.platform == "darwin" else 1e3)
 
 
-def imagination(c: Bench, agent: Agent, path: Path, say: Any) -> Table:
+def imagination(c: Bench, agent: Agent, there: dict[str, World], say: Any) -> Table:
     """Imagined steps a second of many dreams at once, on the plain path and on the best one."""
     from diamond_core.evaluation.speed import imagination as measure
     from diamond_core.evaluation.speed import players as how_many
     from diamond_core.training.speed import PAPER_IMAGINED
 
-    there = worlds(c, agent, say)
     rows: Table = []
     base = 0.0
     for name in dict.fromkeys(["plain", list(there)[-1]]):
         world = there[name]
-        found: dict[int, Timing] = measure(world, agent.dream(world), BATCHES, c.seconds / 4, say)
-        base = base or 1 / found[1].quantile(0.5)
+        found: dict[int, Timing] = measure(world, agent.dream(world), c.batches, c.seconds / 4, say)
+        smallest = min(found)
+        base = base or smallest / found[smallest].quantile(0.5)
         rows += [{"path": name, "dreams": n, **timing.to_json(), "steps_a_second": n / timing.quantile(0.5),
                   "ratio": n / timing.quantile(0.5) / base} for n, timing in found.items()]
         rows.append({"path": name, "players_at_15_hz": how_many(found)})
@@ -229,7 +235,7 @@ def imagination(c: Bench, agent: Agent, path: Path, say: Any) -> Table:
     return rows
 
 
-def players(c: Bench, agent: Agent, path: Path, say: Any) -> Table:
+def players(c: Bench, path: Path, say: Any) -> Table:
     """People at once in one `diamond web`, with as many denoising steps as 15 frames a second leave time for."""
     from importlib.util import find_spec
 
@@ -242,7 +248,7 @@ def players(c: Bench, agent: Agent, path: Path, say: Any) -> Table:
         return serve_crowds(path, CROWDS, max(c.seconds, 2.0), c.device, Path(scratch), say)
 
 
-def updates(c: Bench, agent: Agent, path: Path, say: Any) -> Table:
+def updates(c: Bench, agent: Agent, say: Any) -> Table:
     """One update of each model at the paper's batch sizes: the plain path, and as `diamond train` runs it."""
     from diamond_core.config import RuntimeConfig, paper
     from diamond_core.device import keep_memory, resolve
@@ -267,7 +273,7 @@ def updates(c: Bench, agent: Agent, path: Path, say: Any) -> Table:
     return rows
 
 
-def emulator(c: Bench, agent: Agent, path: Path, say: Any) -> Table:
+def emulator(c: Bench, say: Any) -> Table:
     """The real game."""
     from diamond_core.training.speed import emulator_steps_a_second
 

@@ -40,12 +40,12 @@ def learners_of(config: TrainConfig, names: list[str], runtime: Runtime, world_s
         "denoiser": lambda model, batch: denoising_loss(model, batch, config.denoising),  # type: ignore[arg-type]
         "reward_end": lambda model, batch: reward_end_loss(model, batch),  # type: ignore[arg-type]
         "actor_critic": lambda model, rollouts: actor_critic_loss(rollouts.next(model), config.returns)}
-    learners = {name: Learner(getattr(agent, name), losses[name], getattr(config, name), runtime, world_size)
+    learners = {name: Learner(getattr(agent, name), losses[name], getattr(config, name), runtime, world_size,
+                              has_still_loss=name != "actor_critic")
                 for name in MODELS}
     if runtime.compile:
-        for learner in learners.values():
-            for model in {learner.model, learner.averaged}:
-                compile_parts(model)
+        for name in ("denoiser", "reward_end"):  # an actor-critic is small, and sees ever other numbers of frames
+            compile_parts(learners[name].model)
     return learners
 
 

@@ -12,6 +12,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from diamond_core.config import LearnerConfig
 from diamond_core.device import Runtime
+from diamond_core.graphs import Recorded
 from diamond_core.nn.blocks import FourierFeatures
 
 Loss = Callable[[nn.Module, Any], tuple[Tensor, dict[str, Tensor]]]
@@ -36,15 +37,20 @@ class Objective(nn.Module):
 class Learner:
     """Updates one model from a stream of batches."""
 
-    def __init__(self, model: nn.Module, loss: Loss, config: LearnerConfig, runtime: Runtime, world_size: int = 1
-                 ) -> None:
+    def __init__(self, model: nn.Module, loss: Loss, config: LearnerConfig, runtime: Runtime, world_size: int = 1,
+                 has_still_loss: bool = False) -> None:
+        """A still loss does the same with every batch and never looks at a number, so that it can be recorded."""
         self.model = model
         self.config = config
         self.runtime = runtime
         objective = Objective(model, loss)
         self.objective = DistributedDataParallel(objective) if world_size > 1 else objective
+        on_cuda = runtime.device.type == "cuda"
         self.optimizer = torch.optim.AdamW(decay_groups(model, config.weight_decay), lr=config.learning_rate,
-                                           eps=config.epsilon)
+                                           eps=config.epsilon, fused=on_cuda or None)
+        self._records = has_still_loss and on_cuda and runtime.compile and world_size == config.accumulation == 1
+        self._recorded: Recorded | None = None
+        self._names: list[str] = []
         self.averaged = copy.deepcopy(model).requires_grad_(False).eval() if config.ema_decay else model
         """What is shown, saved and dreamt with: the moving average, or the model itself."""
         self.num_updates = 0
@@ -52,12 +58,14 @@ class Learner:
     def update(self, batches: Iterator[Any]) -> dict[str, Tensor]:
         """One update from `accumulation` batches. Returns detached numbers on the device."""
         self.model.train()
-        records = [self._accumulate(next(batches)) for _ in range(self.config.accumulation)]
+        gradients = self._replayed if self._records else self._accumulate
+        records = [gradients(next(batches)) for _ in range(self.config.accumulation)]
         norm = nn.utils.clip_grad_norm_(self.model.parameters(), self.config.max_gradient_norm)
         for group in self.optimizer.param_groups:
             group["lr"] = self.learning_rate
         self.optimizer.step()
-        self.optimizer.zero_grad(set_to_none=True)
+        if not self._records:
+            self.optimizer.zero_grad(set_to_none=True)
         self.num_updates += 1
         self._average()
         return {**{name: torch.stack([r[name] for r in records]).mean() for name in records[0]},
@@ -73,6 +81,21 @@ class Learner:
             loss, record = self.objective(batch)
         (loss / self.config.accumulation).backward()
         return record
+
+    def _replayed(self, batch: Any) -> dict[str, Tensor]:
+        """As `_accumulate`, but replayed by the GPU: gradients lie where they lay when it was recorded."""
+        inputs = list(vars(batch).values())
+
+        def gradients(*tensors: Tensor) -> list[Tensor]:
+            self.optimizer.zero_grad(set_to_none=True)
+            record = self._accumulate(type(batch)(*tensors))
+            self._names = list(record)
+            return list(record.values())
+
+        if self._recorded is None:
+            self._recorded = Recorded(gradients, inputs)
+        numbers = self._recorded(*inputs)
+        return dict(zip(self._names, numbers, strict=True))
 
     @torch.no_grad()
     def _average(self) -> None:

@@ -35,7 +35,7 @@ def updates(config: TrainConfig, names: list[str], runtime: Runtime, is_plain: b
     agent = Agent(config.agent, *(copy.deepcopy(learners[name].averaged) for name in learners))  # type: ignore[arg-type]
     world = World(agent.denoiser, agent.reward_end, config.agent.sampler, runtime)
     if not is_plain:
-        accelerate(world, config.agent.frame_shape).wait()
+        accelerate(world, config.agent.frame_shape, num_dreams=config.actor_critic.batch_size).wait()
     k = config.agent.denoiser.num_conditioning_frames
 
     def starts(_: int) -> tuple[torch.Tensor, torch.Tensor]:

@@ -242,9 +242,9 @@ class Trainer:
         sampler = self._sampler("starts", k, c.actor_critic, past_end=False, ahead=c.imagination.horizon)
         sampling = replace(c.agent.sampler, num_steps=c.imagination.denoising_steps or c.agent.sampler.num_steps)
         world = World(self.shown.denoiser, self.shown.reward_end, sampling, self.runtime)
-        if c.imagination.engine == "fast" and self.runtime.device.type == "cpu":
+        if c.imagination.engine == "fast":
             # nobody waits here, and a run that is resumed must find the same engine: not beside the work, but before it
-            message = accelerate(world, c.agent.frame_shape).wait()
+            message = accelerate(world, c.agent.frame_shape, num_dreams=n).wait()
             if isinstance(world.engine, TorchEngine) and self.processes.is_main:
                 print(message)
         first = self.position.epoch << 20

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import threading
 import time
 from collections.abc import Callable
@@ -22,11 +23,12 @@ Tell = Callable[[str], None]
 class Acceleration:
     """A search that goes on beside play."""
 
-    def __init__(self, world: World, frame_shape: tuple[int, int, int], tell: Tell) -> None:
+    def __init__(self, world: World, frame_shape: tuple[int, int, int], tell: Tell, num_dreams: int) -> None:
         self.message = "looking for the fastest way to run on this machine"
         self.world = world
         self._frame_shape = frame_shape
         self._tell = tell
+        self._num_dreams = num_dreams
         # a daemon: quitting the player must not wait for a compiler
         self._thread = threading.Thread(target=self._run, name="accelerate", daemon=True)
         self._thread.start()
@@ -44,7 +46,7 @@ class Acceleration:
     def _run(self) -> None:
         started = time.perf_counter()
         try:
-            engine = fastest(self.world, self._frame_shape)
+            engine = fastest(self.world, self._frame_shape, self._num_dreams)
         # A compiler or driver may fail in ways of its own, and play goes on without it
         except Exception as error:
             self.message = " ".join(str(error).split())[:200] or type(error).__name__
@@ -55,12 +57,13 @@ class Acceleration:
         self._tell(self.message)
 
 
-def accelerate(world: World, frame_shape: tuple[int, int, int], tell: Tell = lambda _: None) -> Acceleration:
+def accelerate(world: World, frame_shape: tuple[int, int, int], tell: Tell = lambda _: None, num_dreams: int = 1
+               ) -> Acceleration:
     """Starts looking for a faster engine for frames (c, h, w); `world` dreams on and is switched over later."""
-    return Acceleration(world, frame_shape, tell)
+    return Acceleration(world, frame_shape, tell, num_dreams)
 
 
-def fastest(world: World, frame_shape: tuple[int, int, int]) -> Engine | None:
+def fastest(world: World, frame_shape: tuple[int, int, int], num_dreams: int = 1) -> Engine | None:
     """The engine that suits the device, warmed up; None where the present one is the best known.
 
     CUDA: compiled and captured. CPU: OpenVINO, or torch.compile where the runtime asks for it. Else: as it is.
@@ -72,16 +75,15 @@ def fastest(world: World, frame_shape: tuple[int, int, int]) -> Engine | None:
         engine = openvino_runtime.build(world.denoiser, world.reward_end, frame_shape)
     else:
         return None
-    warm_up(engine, world, frame_shape)
+    warm_up(engine, world, frame_shape, num_dreams)
     return engine
 
 
-@torch.no_grad()
-def warm_up(engine: Engine, world: World, frame_shape: tuple[int, int, int]) -> None:
+def warm_up(engine: Engine, world: World, frame_shape: tuple[int, int, int], num_dreams: int) -> None:
     """One whole frame of nothing, so that the first real one does not wait for buffers."""
     device, k = world.runtime.device, world.num_conditioning_frames
-    frames, actions = torch.zeros(1, *frame_shape, device=device), torch.zeros(1, dtype=torch.int64, device=device)
-    memory = torch.zeros(1, world.reward_end.config.lstm_dim, device=device)
-    engine.denoise(frames[:, None].expand(-1, k, -1, -1, -1), actions[:, None].expand(-1, k), world.sigmas)(
-        frames, world.sigmas[0])
-    engine.judge(frames, actions, frames, memory, memory)
+    frames = torch.zeros(num_dreams, k, *frame_shape, dtype=torch.uint8, device=device)
+    actions = torch.zeros(num_dreams, k, dtype=torch.int64, device=device)
+    rehearsal = copy.copy(world)
+    rehearsal.engine = engine
+    rehearsal.step(rehearsal.start(frames, actions, actions[:, 0]), actions[:, 0])

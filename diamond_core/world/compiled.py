@@ -1,37 +1,62 @@
-"""The networks through torch.compile, in the machine's own precision, and on CUDA as captured graphs. Our own."""
+"""The networks through torch.compile, in the machine's own precision; on CUDA whole steps as graphs. Our own."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import copy
+import threading
+from collections import OrderedDict
+from collections.abc import Hashable, Sequence
 
 import torch
 from torch import Tensor, nn
 
 from diamond_core.device import Runtime
+from diamond_core.graphs import Recorded, Tensors
 from diamond_core.world.denoiser import Denoiser
-from diamond_core.world.engine import BodyModel, HoistedEngine, Judgement, JudgeModel
+from diamond_core.world.engine import Body, BodyModel, HoistedEngine, Judge, Judgement, JudgeModel
 from diamond_core.world.reward_end import RewardEndModel
+
+NUM_GRAPHS = 24
+"""Recordings that an engine keeps; each holds the memory of a whole step."""
 
 
 def build(denoiser: Denoiser, reward_end: RewardEndModel, runtime: Runtime) -> HoistedEngine:
     """An engine whose networks are compiled when they first run: most of a minute on a CPU."""
     body, judge = (CompiledNetwork(model, runtime) for model in (BodyModel(denoiser.inner_model),
                                                                  JudgeModel(reward_end)))
-    layout = " graphs" if runtime.device.type == "cuda" else ""
-    return HoistedEngine(denoiser, lambda *x: body(*x)[0], lambda *x: Judgement(*judge(*x)),
-                         f"torch.compile {runtime.device.type} {str(runtime.dtype).removeprefix('torch.')}{layout}")
+    name = f"torch.compile {runtime.device.type} {str(runtime.dtype).removeprefix('torch.')}"
+    on_cuda = runtime.device.type == "cuda"
+    kind, name = (GraphEngine, name + " graphs") if on_cuda else (HoistedEngine, name)
+    return kind(denoiser, lambda *x: body(*x)[0], lambda *x: Judgement(*judge(*x)), name)
+
+
+class GraphEngine(HoistedEngine):
+    """Replays whole steps: a frame is some hundred kernels, and Python is slower to launch them than the GPU to run."""
+
+    def __init__(self, denoiser: Denoiser, body: Body, judge: Judge, name: str) -> None:
+        super().__init__(denoiser, body, judge, name)
+        self._graphs: OrderedDict[Hashable, Recorded] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def whole(self, step: Tensors, key: Hashable, *inputs: Tensor) -> Sequence[Tensor]:
+        """See `Engine`."""
+        key = key, tuple((x.shape, x.dtype) for x in inputs)
+        with self._lock:  # a recording has one set of buffers, whoever asks
+            if key not in self._graphs:
+                self._graphs[key] = Recorded(step, inputs)
+                if len(self._graphs) > NUM_GRAPHS:
+                    self._graphs.popitem(last=False)
+            self._graphs.move_to_end(key)
+            return [x.clone() for x in self._graphs[key](*inputs)]
 
 
 class CompiledNetwork:
     """A network in the runtime's precision: float32 tensors in and out."""
 
     def __init__(self, model: nn.Module, runtime: Runtime) -> None:
-        import copy
-
         self._dtype = runtime.dtype
         self._model = runtime.place(copy.deepcopy(model).to(runtime.dtype).requires_grad_(False).eval())
-        run: Callable[..., Sequence[Tensor]] = torch.compile(self._run)
-        self._compiled = Captured(run) if runtime.device.type == "cuda" else run
+        self._compiled = torch.compile(self._run)
 
     @torch.no_grad()
     def __call__(self, *inputs: Tensor) -> Sequence[Tensor]:
@@ -41,35 +66,3 @@ class CompiledNetwork:
     def _run(self, *inputs: Tensor) -> tuple[Tensor, ...]:
         outputs = self._model(*(x.to(self._dtype) if x.is_floating_point() else x for x in inputs))
         return tuple(x.float() for x in (outputs if isinstance(outputs, tuple) else (outputs,)))
-
-
-class Captured:
-    """A function of CUDA tensors as one graph for each shape of its inputs: no kernel is launched by Python."""
-
-    def __init__(self, f: Callable[..., Sequence[Tensor]]) -> None:
-        self._f = f
-        self._graphs: dict[tuple[torch.Size, ...], tuple[torch.cuda.CUDAGraph, list[Tensor], list[Tensor]]] = {}
-
-    def __call__(self, *inputs: Tensor) -> list[Tensor]:
-        """Copies of the outputs: the graph's own are overwritten by its next replay."""
-        shapes = tuple(x.shape for x in inputs)
-        if shapes not in self._graphs:
-            self._graphs[shapes] = self._capture(inputs)
-        graph, held, outputs = self._graphs[shapes]
-        for buffer, x in zip(held, inputs, strict=True):
-            buffer.copy_(x)
-        graph.replay()
-        return [x.clone() for x in outputs]
-
-    def _capture(self, inputs: Sequence[Tensor]) -> tuple[torch.cuda.CUDAGraph, list[Tensor], list[Tensor]]:
-        held = [x.clone() for x in inputs]
-        side = torch.cuda.Stream()
-        side.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(side):  # compiles and chooses kernels before anything is recorded
-            for _ in range(3):
-                self._f(*held)
-        torch.cuda.current_stream().wait_stream(side)
-        graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, capture_error_mode="thread_local"):
-            outputs = list(self._f(*held))
-        return graph, held, outputs

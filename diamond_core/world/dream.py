@@ -167,6 +167,13 @@ class World:
         """One frame on: actions (n,) int64."""
         engine = self.engine  # one for all of the step, though a faster one may come meanwhile
         actions = actions.to(state.actions.device)
+        *after, frames, rewards, ends, reward_p, end_p = engine.whole(
+            partial(self._dream_on, engine), self.sampler, actions, *state.tensors().values())
+        return DreamStep(DreamState(*after), frames, rewards, ends, reward_p, end_p, engine.name)
+
+    def _dream_on(self, engine: Engine, actions: Tensor, *state_tensors: Tensor) -> list[Tensor]:
+        """A step as a function of tensors: those of the state after it, and what it yields."""
+        state = DreamState(*state_tensors)
         taken = torch.cat([state.actions[:, :-1], actions[:, None]], dim=1)
         # who trains in a dream does so under autocast, which must not reach into it: the engine knows its own precision
         with torch.autocast(self.runtime.device.type, enabled=False):
@@ -174,7 +181,7 @@ class World:
             rewards, ends, reward_p, end_p, (hx, cx) = self.judge(state, actions, frames, engine)
         after = DreamState(torch.cat([state.frames[:, 1:], frames[:, None]], dim=1),
                            torch.cat([taken[:, 1:], taken[:, :1] * 0], dim=1), hx, cx, state.seeds, state.steps + 1)
-        return DreamStep(after, frames, rewards, ends, reward_p, end_p, engine.name)
+        return [*after.tensors().values(), frames, rewards, ends, reward_p, end_p]
 
     @torch.no_grad()
     def next_frames(self, state: DreamState, actions: Tensor, watch: Callable[[int, Tensor], None] | None = None,

@@ -7,23 +7,26 @@ the conditioning of all noise levels of a frame is one matrix product.
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from typing import NamedTuple, Protocol
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from diamond_core.device import Runtime
 from diamond_core.diffusion.sampler import Denoise
+from diamond_core.graphs import Tensors
 from diamond_core.nn.blocks import AdaGroupNorm
 from diamond_core.pixels import quantize
 from diamond_core.world.denoiser import Denoiser, InnerModel
-from diamond_core.world.reward_end import RewardEndModel
+from diamond_core.world.reward_end import NUM_REWARDS, RewardEndModel
 
 Body = Callable[[Tensor, Tensor, Tensor], Tensor]
 """body(noisy (n, c, h, w), past (n, k*c, h, w), modulation (n, m)) -> F (n, c, h, w)."""
 Judge = Callable[[Tensor, Tensor, Tensor, Tensor, Tensor], "Judgement"]
 """judge(frames, actions (n,), next_frames, hx, cx): images (n, c, h, w) in [-1, 1], memory (n, lstm_dim)."""
+
 
 
 class Judgement(NamedTuple):
@@ -52,6 +55,9 @@ class Engine(Protocol):
     def judge(self, frames: Tensor, actions: Tensor, next_frames: Tensor, hx: Tensor, cx: Tensor) -> Judgement:
         """As in `Judge`."""
 
+    def whole(self, step: Tensors, key: Hashable, *inputs: Tensor) -> Sequence[Tensor]:
+        """step(*inputs), which uses this engine; an engine may record it and replay that for equal keys and shapes."""
+
 
 class TorchEngine:
     """The networks as they stand."""
@@ -75,6 +81,10 @@ class TorchEngine:
         """See `Engine`."""
         with self.runtime.autocast():
             return Judgement(*(x.float() for x in self.reward_end(frames, actions, next_frames, hx, cx)))
+
+    def whole(self, step: Tensors, key: Hashable, *inputs: Tensor) -> Sequence[Tensor]:
+        """See `Engine`."""
+        return step(*inputs)
 
 
 class HoistedEngine:
@@ -105,6 +115,10 @@ class HoistedEngine:
             return quantize(c_skip * x + c_out * self.body(x * c_in, past, modulations[sigma]))
 
         return denoised
+
+    def whole(self, step: Tensors, key: Hashable, *inputs: Tensor) -> Sequence[Tensor]:
+        """See `Engine`."""
+        return step(*inputs)
 
     def _level(self, sigma: float, like: Tensor) -> tuple[float, float, float, Tensor]:
         """c_in, c_out, c_skip and the embedding (cond,) of a noise level, computed when first met."""
@@ -172,9 +186,16 @@ class JudgeModel(nn.Module):
     def forward(self, frames: Tensor, actions: Tensor, next_frames: Tensor, hx: Tensor, cx: Tensor
                 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """See `Judge`."""
-        rewards, ends, (hx, cx) = self.model(frames[:, None], actions[:, None], next_frames[:, None],
-                                             (hx[None], cx[None]))
-        return rewards[:, 0], ends[:, 0], hx[0], cx[0]
+        model = self.model
+        seen = model.encoder(torch.cat([frames, next_frames], dim=1), model.act_emb(actions)).flatten(1)
+        # a step of the LSTM in the open: compilers stop at torch's own, and in bfloat16 it copies its weights each time
+        of_input, of_memory, bias_1, bias_2 = model.lstm.all_weights[0]
+        gates = F.linear(seen, of_input, bias_1) + F.linear(hx, of_memory, bias_2)
+        enters, stays, new, shown = gates.chunk(4, dim=-1)
+        cx = stays.sigmoid() * cx + enters.sigmoid() * new.tanh()
+        hx = shown.sigmoid() * cx.tanh()
+        logits = model.head(hx).float()
+        return logits[:, :NUM_REWARDS], logits[:, NUM_REWARDS:], hx, cx
 
 
 def ada_norms(inner: nn.Module) -> list[AdaGroupNorm]:

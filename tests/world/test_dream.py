@@ -155,6 +155,9 @@ def test_a_faster_engine_waits_for_the_step_that_is_being_dreamt(small_agent):
         def judge(self, *args: Any) -> Any:
             return plain.judge(*args)
 
+        def whole(self, *args: Any) -> Any:
+            return plain.whole(*args)
+
     world.engine = Swapping()
     step = world.step(small_agent.dream(world), torch.tensor([1]))
     assert step.path == "plain" and world.path == "late"

@@ -37,6 +37,7 @@ class InFloat64:
     def __init__(self, world: World) -> None:
         self.denoiser = copy.deepcopy(world.denoiser).double()
         self.judge = world.engine.judge
+        self.whole = world.engine.whole
 
     def denoise(self, past, actions, sigmas):
         return lambda x, sigma: self.denoiser(x.double(), x.new_full((len(x),), sigma).double(), past.double(), actions)

@@ -1,0 +1,137 @@
+"""Recorded functions compute what the plain ones do: the wrapping everywhere, the recording itself on an NVIDIA GPU."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import replace
+
+import pytest
+import torch
+
+from diamond_core import graphs
+from diamond_core.config import RuntimeConfig, SamplerConfig, tiny
+from diamond_core.device import resolve
+from diamond_core.training import learner as learning
+from diamond_core.training.build import learners_of
+from diamond_core.training.speed import endless, made_up
+from diamond_core.world import compiled
+from tests.conftest import EXACT
+
+NAMES = ["NOOP", "FIRE", "UP"]
+on_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU")
+
+
+class Plain:
+    """Stands for a recording where there is no GPU: the same buffers, the function itself."""
+
+    count = 0
+
+    def __init__(self, f, inputs) -> None:
+        Plain.count += 1
+        self.f, self.inputs = f, [x.clone() for x in inputs]
+
+    def __call__(self, *inputs):
+        for buffer, x in zip(self.inputs, inputs, strict=True):
+            buffer.copy_(x)
+        return self.f(*self.inputs)
+
+
+def step_by_step(world, agent, steps=4, num=3):
+    now, frames = agent.dream(world, num=num), []
+    for i in range(steps):
+        step = world.step(now, (torch.arange(num) + i) % 3)
+        now = step.state
+        frames.append(step.frames.cpu())
+    return torch.stack(frames), now
+
+
+def test_a_world_on_recorded_steps_dreams_the_same(small_agent, monkeypatch):
+    monkeypatch.setattr(compiled, "Recorded", Plain)
+    plain, world = small_agent.world(runtime=EXACT), small_agent.world(runtime=EXACT)
+    judge = plain.engine.judge
+    world.engine = compiled.GraphEngine(world.denoiser, compiled.BodyModel(world.denoiser.inner_model), judge, "graphs")
+    Plain.count = 0
+    expected, state = step_by_step(plain, small_agent)
+    found, same = step_by_step(world, small_agent)
+    assert (expected.int() - found.int()).abs().max() <= 1
+    assert torch.equal(state.steps, same.steps) and torch.equal(state.actions, same.actions)
+    assert Plain.count == 1, "steps of one shape are one recording"
+    world.step(same[0], torch.tensor([1]))
+    world.set_sampler(SamplerConfig(num_steps=1))
+    world.step(same[0], torch.tensor([1]))
+    assert Plain.count == 3, "another number of dreams or another sampler is another one"
+    for i in range(30):
+        world.set_sampler(SamplerConfig(num_steps=1, temperature=1 + i))
+        world.step(same[0], torch.tensor([1]))
+    assert len(world.engine._graphs) == compiled.NUM_GRAPHS
+
+
+def learner_of(name, runtime, records):
+    config = tiny("toy")
+    torch.manual_seed(0)
+    learner = learners_of(config, NAMES, runtime, 1, None)[name]
+    learner._records = records
+    length = config.segment_length if name == "denoiser" else config.reward_segment
+    torch.manual_seed(1)
+    batch = made_up(config, NAMES, 4, length).map(lambda x: x.to(runtime.device))
+    return learner, endless(batch)
+
+
+def trained(name, runtime, records, updates=6):
+    learner, batches = learner_of(name, runtime, records)
+    losses = []
+    for i in range(updates):
+        torch.manual_seed(i)
+        losses.append(learner.update(batches)["loss"].item())
+    return learner, losses
+
+
+@pytest.mark.parametrize("name", ["denoiser", "reward_end"])
+def test_an_update_from_recorded_gradients_is_the_same(name, monkeypatch):
+    monkeypatch.setattr(learning, "Recorded", Plain)
+    plain, expected = trained(name, resolve(EXACT), False)
+    same, found = trained(name, resolve(EXACT), True)
+    assert found == pytest.approx(expected, rel=1e-5) and found[-1] < found[0]
+    for a, b in zip(plain.model.parameters(), same.model.parameters(), strict=True):
+        torch.testing.assert_close(a, b, atol=1e-6, rtol=1e-4)
+
+
+@on_cuda
+def test_a_recording_draws_fresh_numbers_and_the_next_ones_first():
+    def f(x):
+        return [x + torch.randn_like(x)]
+
+    x = torch.zeros(1000, device="cuda")
+    torch.manual_seed(3)
+    recorded = graphs.Recorded(f, [x])
+    first, = (y.clone() for y in recorded(x))
+    second, = (y.clone() for y in recorded(x + 5))
+    torch.manual_seed(3)
+    again, = (y.clone() for y in recorded(x))
+    assert torch.equal(first, again) and not torch.equal(first, second - 5)
+    assert abs(second.mean().item() - 5) < 0.2
+
+
+@on_cuda
+@pytest.mark.parametrize("name", ["denoiser", "reward_end"])
+@pytest.mark.parametrize("compile", ["off", "on"])
+def test_gradients_recorded_on_a_gpu(name, compile):
+    options = RuntimeConfig(device="cuda", precision="float32", compile=compile)
+    _, expected = trained(name, resolve(options), False)
+    _, found = trained(name, resolve(replace(options)), True)
+    assert found == pytest.approx(expected, rel=2e-2), "the same luck, whether recorded or not"
+
+
+@on_cuda
+def test_a_world_on_a_gpu_dreams_what_the_plain_one_dreams(small_agent):
+    from diamond_core.world.accelerate import accelerate
+
+    agent = copy.deepcopy(small_agent)
+    plain = agent.world(runtime=RuntimeConfig(device="cuda", precision="float32", compile="off"))
+    world = agent.world(runtime=RuntimeConfig(device="cuda"))
+    message = accelerate(world, agent.config.frame_shape).wait()
+    assert "graphs" in world.path, message
+    expected, _ = step_by_step(plain, agent)
+    found, _ = step_by_step(world, agent)
+    error = (expected[0].float() - found[0].float()).square().mean().item()
+    assert error < 255**2 / 10**4, "40 dB after a frame"
