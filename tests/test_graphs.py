@@ -18,7 +18,12 @@ from diamond_core.world import compiled
 from tests.conftest import EXACT
 
 NAMES = ["NOOP", "FIRE", "UP"]
-on_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU")
+
+
+def on_cuda(test):
+    """Only there; and torch's compiler warns of its own doings."""
+    there = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU")
+    return there(pytest.mark.filterwarnings("ignore")(test))
 
 
 class Plain:

@@ -51,7 +51,9 @@ class Learner:
         self._records = has_still_loss and on_cuda and runtime.compile and world_size == config.accumulation == 1
         self._recorded: Recorded | None = None
         self._names: list[str] = []
-        self.averaged = copy.deepcopy(model).requires_grad_(False).eval() if config.ema_decay else model
+        # placed again: a copied LSTM on a GPU would gather its weights anew at every call
+        self.averaged = (runtime.place(copy.deepcopy(model)).requires_grad_(False).eval() if config.ema_decay else
+                         model)
         """What is shown, saved and dreamt with: the moving average, or the model itself."""
         self.num_updates = 0
 

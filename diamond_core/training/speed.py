@@ -32,7 +32,8 @@ def updates(config: TrainConfig, names: list[str], runtime: Runtime, is_plain: b
     `diamond train` does for speed."""
     torch.manual_seed(0)
     learners = learners_of(config, names, runtime, 1, None)
-    agent = Agent(config.agent, *(copy.deepcopy(learners[name].averaged) for name in learners))  # type: ignore[arg-type]
+    copies = (runtime.place(copy.deepcopy(learners[name].averaged)) for name in learners)
+    agent = Agent(config.agent, *copies)  # type: ignore[arg-type]
     world = World(agent.denoiser, agent.reward_end, config.agent.sampler, runtime)
     if not is_plain:
         accelerate(world, config.agent.frame_shape, num_dreams=config.actor_critic.batch_size).wait()

@@ -76,6 +76,9 @@ def fastest(world: World, frame_shape: tuple[int, int, int], num_dreams: int = 1
     else:
         return None
     warm_up(engine, world, frame_shape, num_dreams)
+    if runtime.compile and runtime.device.type == "cuda" and num_dreams == 1:
+        # kernels for any other number are compiled now, not when a second player comes
+        warm_up(engine, world, frame_shape, 2)
     return engine
 
 
