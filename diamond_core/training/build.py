@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from diamond_core.agent.actor_critic import ActorCritic
 from diamond_core.agent.losses import actor_critic_loss
 from diamond_core.agent.policies import STICKY, AgentPolicy, RandomPolicy
-from diamond_core.agent.scripted import ScriptedPolicy, mixed_play
+from diamond_core.agent.scripted import RULES, ScriptedPolicy, mixed_play
 from diamond_core.config import CollectionConfig, TrainConfig
 from diamond_core.device import Runtime
 from diamond_core.replay import Dataset, DatasetInfo
@@ -20,6 +20,7 @@ from diamond_core.training.agent import Agent
 from diamond_core.training.checkpoint import CheckpointError
 from diamond_core.training.learner import Learner, Loss
 from diamond_core.training.run import Run
+from diamond_core.training.sight import Sight, sight_loss
 from diamond_core.types import KeptPolicy
 from diamond_core.world.denoiser import denoising_loss
 from diamond_core.world.reward_end import reward_end_loss
@@ -43,6 +44,13 @@ def learners_of(config: TrainConfig, names: list[str], runtime: Runtime, world_s
     learners = {name: Learner(getattr(agent, name), losses[name], getattr(config, name), runtime, world_size,
                               has_still_loss=name != "actor_critic")
                 for name in MODELS}
+    if config.sight.first_updates:
+        if config.game not in RULES:
+            raise ValueError(f"no scripted player knows where things are in {config.game}: leave --sight out, or train "
+                             f"on one of {', '.join(RULES)}")
+        sight = runtime.place(Sight(agent.actor_critic, RULES[config.game]))
+        learners["sight"] = Learner(sight, lambda model, batch: sight_loss(model, batch),  # type: ignore[arg-type]
+                                    config.sight, runtime, world_size)
     if runtime.compile:
         for name in ("denoiser", "reward_end"):  # an actor-critic is small, and sees ever other numbers of frames
             compile_parts(learners[name].model)

@@ -73,6 +73,11 @@ class Learner:
         return {**{name: torch.stack([r[name] for r in records]).mean() for name in records[0]},
                 "gradient_norm": norm.detach()}
 
+    def catch_up(self) -> None:
+        """The average becomes what the model is now: somebody else has changed it."""
+        if self.averaged is not self.model:
+            self.averaged.load_state_dict(self.model.state_dict())
+
     @property
     def learning_rate(self) -> float:
         """Of the next update: a linear rise over the warm-up, then constant."""

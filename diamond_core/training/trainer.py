@@ -32,13 +32,15 @@ from diamond_core.training.library import load
 from diamond_core.training.metrics import Metrics
 from diamond_core.training.progress import Bar, Pace, Position
 from diamond_core.training.run import Run
+from diamond_core.training.sight import LENGTH
 from diamond_core.types import Batch, VectorEnv
 from diamond_core.world.accelerate import accelerate
 from diamond_core.world.dream import World
 from diamond_core.world.engine import TorchEngine
 from diamond_core.world.imagination import ImaginedEnv
 
-PHASES = ("collect", *MODELS, "evaluate")
+LEARNED = ("denoiser", "reward_end", "sight", "actor_critic")
+PHASES = ("collect", *LEARNED, "evaluate")
 LOG_EVERY = 50
 """Updates whose numbers are averaged into one line of metrics."""
 NUM_STARTS = 64
@@ -152,6 +154,11 @@ class Trainer:
     def _reward_end(self) -> None:
         if not self.config.model_free:
             self._learn_from_segments("reward_end", self.config.reward_segment, past_end=True)
+
+    def _sight(self) -> None:
+        if "sight" in self.learners and self._updates("sight") and not self.config.model_free:
+            self._learn_from_segments("sight", LENGTH, past_end=False)
+            self.learners["actor_critic"].catch_up()
 
     def _learn_from_segments(self, name: str, length: int, past_end: bool) -> None:
         learner = self.learners[name]
@@ -273,7 +280,7 @@ class Trainer:
     def _seed(self, *what: str | int) -> int:
         """A 31-bit seed for one use; alike in all processes except for the noise of updates."""
         words = [w if isinstance(w, int) else int.from_bytes(w.encode(), "little") for w in what]
-        rank = self.processes.rank if what[0] in MODELS and len(what) > 1 else 0
+        rank = self.processes.rank if what[0] in LEARNED and len(what) > 1 else 0
         return int(np.random.SeedSequence([self.config.seed, rank, *words]).generate_state(1)[0] >> 1)
 
     def _bar(self, kind: str, total: int) -> Bar:
@@ -291,7 +298,7 @@ class Trainer:
     def _units_after_this_phase(self) -> dict[str, int]:
         """Updates that the rest of the run holds behind the present phase."""
         units: dict[str, int] = {}
-        for name in MODELS if not self.config.model_free else ("actor_critic",):
+        for name in LEARNED if not self.config.model_free else ("actor_critic",):
             config: LearnerConfig = getattr(self.config, name)
             first = self.position.epoch + (PHASES.index(name) <= self.position.phase)
             last = self.last_epoch or self._expected_epochs()
