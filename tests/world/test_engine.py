@@ -134,7 +134,7 @@ def test_a_trained_world_does_not_drift_from_the_plain_path(cache, monkeypatch):
     assert "OpenVINO" in accelerate(world, pong.config.frame_shape).wait(180)
     a, _ = dreams(plain, pong, 50)
     b, _ = dreams(world, pong, 50)
-    assert psnr(a, b) > 50 and psnr(a[:, 40:], b[:, 40:]) > psnr(a[:, :10], b[:, :10]) - 6
+    assert psnr(a, b) > 50 and psnr(a[:, 40:], b[:, 40:]) > min(psnr(a[:, :10], b[:, :10]), 60) - 6
     assert psnr(a[:, 40:], a[:, :10]) < 45, "frames that move"
 
 
