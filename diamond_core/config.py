@@ -291,7 +291,7 @@ class TrainConfig:
         first_updates=0, updates=0, batch_size=48, event_share=0.5, learning_rate=1e-3, warmup=20, weight_decay=0.0,
         max_gradient_norm=10.0))
     """How the agent first learns where ball and paddle are, in games that the scripted player knows; 240 first updates
-    are enough. Not in the paper."""
+    were enough for a small encoder. Off is the paper's."""
     actor_critic: LearnerConfig = field(default_factory=lambda: LearnerConfig(
         first_updates=5_000, weight_decay=0.0, max_gradient_norm=100.0))
     final_epochs: int = 50

@@ -48,6 +48,8 @@ def learners_of(config: TrainConfig, names: list[str], runtime: Runtime, world_s
         if config.game not in RULES:
             raise ValueError(f"no scripted player knows where things are in {config.game}: leave --sight out, or train "
                              f"on one of {', '.join(RULES)}")
+        if config.agent.image_channels != 3:
+            raise ValueError("the scripted player tells things by their colour: --sight needs image_channels 3")
         sight = runtime.place(Sight(agent.actor_critic, RULES[config.game]))
         learners["sight"] = Learner(sight, lambda model, batch: sight_loss(model, batch),  # type: ignore[arg-type]
                                     config.sight, runtime, world_size)

@@ -23,7 +23,8 @@ class Sight(nn.Module):
 
     def __init__(self, actor_critic: ActorCritic, rules: Rules) -> None:
         super().__init__()
-        self.actor_critic = actor_critic
+        # not its heads: processes that share gradients wait for every parameter to get one
+        self.encoder, self.lstm = actor_critic.encoder, actor_critic.lstm
         self.rules = rules
         self.head = nn.Linear(actor_critic.config.lstm_dim, 3)
         nn.init.zeros_(self.head.weight)
@@ -31,11 +32,11 @@ class Sight(nn.Module):
     def forward(self, frames: Tensor) -> Tensor:
         """frames (b, t, c, h, w) in [-1, 1] -> (b, t, 3), as in `places`."""
         b, t = frames.shape[:2]
-        seen = self.actor_critic.encoder(frames.flatten(0, 1)).view(b, t, -1)
-        memory = self.actor_critic.initial_memory(b)
+        seen = self.encoder(frames.flatten(0, 1)).view(b, t, -1)
+        memory = None
         said = []
         for i in range(t):
-            memory = self.actor_critic.lstm(seen[:, i], memory)
+            memory = self.lstm(seen[:, i], memory)
             said.append(self.head(memory[0]))
         return torch.stack(said, dim=1).float()
 

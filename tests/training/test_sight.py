@@ -72,9 +72,11 @@ def test_it_is_the_agents_own_network_that_learns():
     torch.manual_seed(0)
     learners = learners_of(config(learning_rate=1e-3), PONG, resolve(EXACT), 1, None)
     sight, agent = learners["sight"], learners["actor_critic"]
-    assert isinstance(sight.model, Sight) and sight.model.actor_critic is agent.model
+    assert isinstance(sight.model, Sight) and sight.model.encoder is agent.model.encoder
     before = agent.model.encoder.encoder[0].weight.detach().clone()
     batch = play(4, 1, 1)
+    sight_loss(sight.model, batch)[0].backward()
+    assert all(p.grad is not None for p in sight.model.parameters()), "or several processes would wait for ever"
     losses = []
     for _ in range(100):
         torch.manual_seed(0)
@@ -88,6 +90,9 @@ def test_it_is_the_agents_own_network_that_learns():
 def test_games_without_a_script_are_refused_in_one_line():
     with pytest.raises(ValueError, match="no scripted player knows where things are in Freeway"):
         learners_of(config("Freeway"), ["NOOP", "UP", "DOWN"], resolve(EXACT), 1, None)
+    grey = config()
+    with pytest.raises(ValueError, match="colour"):
+        learners_of(replace(grey, agent=replace(grey.agent, image_channels=1)), PONG, resolve(EXACT), 1, None)
 
 
 def test_a_run_sees_first_and_its_card_says_so(tmp_path):
