@@ -204,6 +204,25 @@ class LearnerConfig:
 
 
 @dataclass(frozen=True)
+class SightConfig(LearnerConfig):
+    """How the agent learns by watching, before it learns to act. Off is the paper's."""
+
+    first_updates: int = 0
+    updates: int = 0
+    batch_size: int = 24
+    event_share: float = 0.25
+    learning_rate: float = 1e-3
+    warmup: int = 20
+    weight_decay: float = 0.0
+    max_gradient_norm: float = 10.0
+    segment: int = 16
+    """Frames in a segment: memory must carry what was seen."""
+    imitation_weight: float = 0.0
+    """Weight of the cross-entropy of the recorded player's actions, beside that of where ball and paddle are: the agent
+    begins as that player. Works in every game; what it sees is asked for only in games that the script knows."""
+
+
+@dataclass(frozen=True)
 class CollectionConfig:
     """How the agent gathers experience while it trains (SPEC 7)."""
 
@@ -287,11 +306,8 @@ class TrainConfig:
     imagination: ImaginationConfig = field(default_factory=ImaginationConfig)
     denoiser: LearnerConfig = field(default_factory=LearnerConfig)
     reward_end: LearnerConfig = field(default_factory=lambda: LearnerConfig(max_gradient_norm=100.0))
-    sight: LearnerConfig = field(default_factory=lambda: LearnerConfig(
-        first_updates=0, updates=0, batch_size=48, event_share=0.5, learning_rate=1e-3, warmup=20, weight_decay=0.0,
-        max_gradient_norm=10.0))
-    """How the agent first learns where ball and paddle are, in games that the scripted player knows; 240 first updates
-    were enough for a small encoder. Off is the paper's."""
+    sight: SightConfig = field(default_factory=SightConfig)
+    """Some 300 first updates teach where ball and paddle are, and, if wanted, to play as in the recordings."""
     actor_critic: LearnerConfig = field(default_factory=lambda: LearnerConfig(
         first_updates=5_000, weight_decay=0.0, max_gradient_norm=100.0))
     final_epochs: int = 50

@@ -29,8 +29,9 @@ class Collect:
     """A new folder; with --append an existing dataset of the same game."""
     steps: int = 100_000
     policy: str = "mix"
-    """random, sticky (repeats its actions), scripted (follows the ball; Pong and Breakout), agent:CKPT, or mix: random
-    play of several kinds, with two of three worlds scripted where the game is known; mix:CKPT adds an agent at several
+    """random, sticky (repeats its actions), scripted (goes where the ball will be; Pong and Breakout; scripted:0.05 is
+    distracted for a twentieth of the time, without a number the worlds differ in that), agent:CKPT, or mix: random play
+    of several kinds, with two of three worlds scripted where the game is known; mix:CKPT adds an agent at several
     degrees of luck instead."""
     num_envs: int = 32
     seed: int = 0
@@ -75,19 +76,20 @@ def collect(args: list[str]) -> None:
 def players(policy: str, game: str, num_actions: int, num_envs: int, seed: int) -> KeptPolicy:
     """The policy of that name. Raises ValueError for an unknown one, CheckpointError for an unfit checkpoint."""
     from diamond_core.agent.policies import LEANS, MIXED, STICKY, AgentPolicy, MixPolicy, RandomPolicy
-    from diamond_core.agent.scripted import ScriptedPolicy, mixed_play
+    from diamond_core.agent.scripted import LAPSES, ScriptedPolicy, mixed_play
     from diamond_core.device import resolve
     from diamond_core.envs import action_names
 
     kind, _, checkpoint = policy.partition(":")
     if kind not in ("random", "sticky", "scripted", "mix", "agent") or (kind == "agent") > bool(checkpoint):
-        raise ValueError(f"unknown policy '{policy}': use random, sticky, scripted, mix, mix:CKPT or agent:CKPT")
+        raise ValueError(f"unknown policy '{policy}': use random, sticky, scripted, scripted:SHARE, mix, mix:CKPT or "
+                         "agent:CKPT")
     if kind == "random":
         return RandomPolicy(num_actions, num_envs, seed)
     if kind == "sticky":
         return RandomPolicy(num_actions, num_envs, seed, STICKY)
     if kind == "scripted":
-        return ScriptedPolicy(game, action_names(game), num_envs, seed)
+        return ScriptedPolicy(game, action_names(game), num_envs, seed, lapses(checkpoint) if checkpoint else LAPSES)
     if not checkpoint:
         return mixed_play(game, action_names(game), num_envs, seed)
     mixed = RandomPolicy(num_actions, num_envs, seed, MIXED, LEANS)
@@ -95,6 +97,17 @@ def players(policy: str, game: str, num_actions: int, num_envs: int, seed: int) 
     agents = [AgentPolicy(agent.actor_critic, resolve(), num_envs, seed + i, epsilon)
               for i, epsilon in enumerate((0.0,) if kind == "agent" else (0.0, 0.05, 0.2, 0.5))]
     return agents[0] if kind == "agent" else MixPolicy([mixed, *agents])
+
+
+def lapses(share: str) -> tuple[float]:
+    """The share of time in which the scripted player presses at random. Raises ValueError for what is none."""
+    try:
+        value = float(share)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value < 1:
+        raise ValueError(f"scripted:{share}: the share of lapses must be a number from 0 to below 1, as scripted:0.05")
+    return (value,)
 
 
 def load_for(checkpoint: str, game: str, device: str = "auto") -> Agent:

@@ -32,7 +32,6 @@ from diamond_core.training.library import load
 from diamond_core.training.metrics import Metrics
 from diamond_core.training.progress import Bar, Pace, Position
 from diamond_core.training.run import Run
-from diamond_core.training.sight import LENGTH
 from diamond_core.types import Batch, VectorEnv
 from diamond_core.world.accelerate import accelerate
 from diamond_core.world.dream import World
@@ -157,7 +156,7 @@ class Trainer:
 
     def _sight(self) -> None:
         if "sight" in self.learners and self._updates("sight") and not self.config.model_free:
-            self._learn_from_segments("sight", LENGTH, past_end=False)
+            self._learn_from_segments("sight", self.config.sight.segment, past_end=False)
             self.learners["actor_critic"].catch_up()
 
     def _learn_from_segments(self, name: str, length: int, past_end: bool) -> None:

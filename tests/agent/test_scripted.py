@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from diamond_core.agent.policies import RandomPolicy
-from diamond_core.agent.scripted import RULES, ScriptedPolicy, mixed_play
+from diamond_core.agent.scripted import GLIDE, RULES, ScriptedPolicy, mixed_play
 
 PONG = ("NOOP", "FIRE", "RIGHT", "LEFT", "RIGHTFIRE", "LEFTFIRE")
 GROUND, WHITE, GREEN, ORANGE = (144, 72, 17), (236, 236, 236), (92, 186, 92), (213, 130, 74)
@@ -41,18 +41,63 @@ def test_ball_and_paddle_are_found(size):
 @pytest.mark.parametrize(("ball", "buttons"), [(15, {"RIGHT", "RIGHTFIRE"}), (55, {"LEFT", "LEFTFIRE"}),
                                                (42, {"NOOP", "FIRE"}), (None, {"NOOP", "FIRE"})])
 def test_the_paddle_is_sent_to_the_ball(ball, buttons):
-    policy = ScriptedPolicy("Pong", PONG, 8, 0, lapses=(0.0,))
-    frames = pong(ball, 40).repeat(8, 1, 1, 1)
-    pressed = {PONG[a] for a in torch.stack([policy.act(frames) for _ in range(4)]).flatten().tolist()}
-    assert pressed == buttons
+    policy = ScriptedPolicy("Pong", PONG, 32, 0, lapses=(0.0,))
+    assert {PONG[a] for a in policy.act(pong(ball, 40).repeat(32, 1, 1, 1)).tolist()} == buttons
+
+
+class Court:
+    """Balls that fly at the paddle between two walls, and a paddle that lags behind its knob as in the real game."""
+
+    def __init__(self, n: int, seed: int) -> None:
+        g = torch.Generator().manual_seed(seed)
+        self.row, self.speed = 13 + 44 * torch.rand(n, generator=g), 5 * torch.rand(n, generator=g) - 2.5
+        self.column = torch.full((n,), 10.0)
+        self.knobs = [torch.full((n,), 35.0)] * 5
+
+    @property
+    def paddle(self) -> torch.Tensor:
+        parts = torch.tensor(GLIDE).diff()
+        return torch.stack(self.knobs[-2:-6:-1]).T @ parts
+
+    def frames(self) -> torch.Tensor:
+        frames = torch.stack([pong(None, 64) for _ in self.row])
+        for frame, row, column, paddle in zip(frames, self.row, self.column, self.paddle, strict=True):
+            place = lambda x: slice(round(x - 1), round(x + 1))  # noqa: E731
+            frame[:, place(row.item()), place(column.item())] = 236
+            frame[:, round(paddle.item() - 2.5):round(paddle.item() + 2.5), 55:57] = torch.tensor(
+                GREEN, dtype=torch.uint8).reshape(3, 1, 1)
+        return frames
+
+    def step(self, actions: torch.Tensor) -> None:
+        ways = torch.tensor([0.0, 0.0, -1.0, 1.0, -1.0, 1.0])[actions]
+        rules = RULES["Pong"]
+        self.knobs = [*self.knobs[-4:], (self.knobs[-1] + rules.press * ways).clamp(*rules.walls)]
+        low, high = rules.walls
+        row = self.row + self.speed
+        self.speed = torch.where((row < low) | (row > high), -self.speed, self.speed)
+        self.row = torch.where(row < low, 2 * low - row, torch.where(row > high, 2 * high - row, row))
+        self.column = self.column + 1.6
+
+
+def test_the_ball_is_met_where_it_will_be_even_off_a_wall():
+    court = Court(32, 0)
+    policy = ScriptedPolicy("Pong", PONG, 32, 0, lapses=(0.0,))
+    ever_bounced = torch.zeros(32, dtype=torch.bool)
+    while court.column[0] < RULES["Pong"].meets - 1:
+        before = court.speed
+        court.step(policy.act(court.frames()))
+        ever_bounced |= court.speed != before
+    met = (court.row - court.paddle).abs() < 4.5
+    assert ever_bounced.sum() > 8
+    assert met.float().mean() > 0.9 and met[ever_bounced].float().mean() > 0.85
 
 
 def test_lapses_take_their_share_of_the_time():
     policy = ScriptedPolicy("Pong", PONG, 64, 0, lapses=(0.0, 0.5))
-    frames = pong(15, 40).repeat(64, 1, 1, 1)
-    wrong = torch.stack([policy.act(frames) % 2 == 1 for _ in range(300)]).float().mean(0)
-    # at random half of the buttons have odd numbers, the script presses RIGHT and RIGHTFIRE
-    assert wrong[::2].max() == 0 and 0.18 < wrong[1::2].mean() < 0.32
+    frames = pong(None, 40).repeat(64, 1, 1, 1)
+    moved = torch.stack([policy.act(frames) > 1 for _ in range(300)]).float().mean(0)
+    # the script waits for a ball; at random two thirds of the buttons move the paddle
+    assert moved[::2].max() == 0 and 0.24 < moved[1::2].mean() < 0.43
 
 
 def test_luck_repeats_and_goes_on():
@@ -67,10 +112,9 @@ def test_luck_repeats_and_goes_on():
 
 def test_a_mix_is_scripted_where_the_game_is_known():
     assert isinstance(mixed_play("toy", ("LEFT", "STAY", "RIGHT"), 4, 0), RandomPolicy)
-    frames = pong(15, 40).repeat(6, 1, 1, 1)
+    frames = pong(None, 40).repeat(6, 1, 1, 1)
     policy = mixed_play("Pong", PONG, 6, 0)
-    pressed = torch.stack([policy.act(frames) for _ in range(30)])
-    up = ((pressed == 2) | (pressed == 4)).float().mean(0)
-    assert up[1] > 0.6 and up[4] > 0.6 and up[0] < 0.6
+    waits = torch.stack([policy.act(frames) < 2 for _ in range(60)]).float().mean(0)
+    assert waits[1] > 0.8 and waits[4] > 0.8 and waits[0] < 0.6
     with pytest.raises(ValueError, match="Pong, Breakout"):
         ScriptedPolicy("Boxing", PONG, 1, 0)

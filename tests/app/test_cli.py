@@ -69,6 +69,7 @@ def test_help_needs_no_command(capsys):
     (["train", "--game", "toy", "--preset", "tiny", "--run", "x", "--init", "nothing"], "no checkpoint 'nothing'"),
     (["train", "--game", "toy", "--preset", "tiny", "--run", "x", "--dataset", "nothing"], "nothing"),
     (["collect", "--game", "toy", "--out", "d", "--policy", "clever"], "unknown policy 'clever'"),
+    (["collect", "--game", "Pong", "--out", "d", "--policy", "scripted:most"], "scripted:most: the share of lapses"),
     (["collect", "--game", "toy"], "--out"),
     (["collect", "--game", "toy", "--out", "d", "--steps", "0"], "1 or more"),
     (["collect", "--game", "gym:Nope-v0", "--out", "d"], "Nope-v0"),
