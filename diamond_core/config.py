@@ -204,22 +204,16 @@ class LearnerConfig:
 
 
 @dataclass(frozen=True)
-class SightConfig(LearnerConfig):
-    """How the agent learns by watching, before it learns to act. Off is the paper's."""
+class WatchingConfig(LearnerConfig):
+    """How the agent learns from recorded play, before it learns in the dream. Off is the paper's."""
 
     first_updates: int = 0
     updates: int = 0
-    batch_size: int = 24
-    event_share: float = 0.25
     learning_rate: float = 1e-3
     warmup: int = 20
     weight_decay: float = 0.0
-    max_gradient_norm: float = 10.0
     segment: int = 16
     """Frames in a segment: memory must carry what was seen."""
-    imitation_weight: float = 0.0
-    """Weight of the cross-entropy of the recorded player's actions, beside that of where ball and paddle are: the agent
-    begins as that player. Works in every game; what it sees is asked for only in games that the script knows."""
 
 
 @dataclass(frozen=True)
@@ -306,8 +300,13 @@ class TrainConfig:
     imagination: ImaginationConfig = field(default_factory=ImaginationConfig)
     denoiser: LearnerConfig = field(default_factory=LearnerConfig)
     reward_end: LearnerConfig = field(default_factory=lambda: LearnerConfig(max_gradient_norm=100.0))
-    sight: SightConfig = field(default_factory=SightConfig)
-    """Some 300 first updates teach where ball and paddle are, and, if wanted, to play as in the recordings."""
+    sight: WatchingConfig = field(default_factory=lambda: WatchingConfig(
+        batch_size=24, event_share=0.25, max_gradient_norm=10.0))
+    """Where ball and paddle are, in games that the scripted player knows: some 300 first updates."""
+    imitation: WatchingConfig = field(default_factory=lambda: WatchingConfig(
+        batch_size=64, segment=32, weight_decay=1e-4, ema_decay=0.99))
+    """What the recorded player presses, and what comes of it, in any game: some 1,000 first updates of all but the
+    encoder, which is at rest and should be able to see."""
     actor_critic: LearnerConfig = field(default_factory=lambda: LearnerConfig(
         first_updates=5_000, weight_decay=0.0, max_gradient_norm=100.0))
     final_epochs: int = 50

@@ -12,12 +12,13 @@ from torch import Tensor, nn
 from diamond_core.agent.actor_critic import ActorCritic
 from diamond_core.agent.losses import actor_critic_loss
 from diamond_core.agent.policies import STICKY, AgentPolicy, RandomPolicy
-from diamond_core.agent.scripted import RULES, Rules, ScriptedPolicy, mixed_play
+from diamond_core.agent.scripted import RULES, ScriptedPolicy, mixed_play
 from diamond_core.config import CollectionConfig, TrainConfig
 from diamond_core.device import Runtime
 from diamond_core.replay import Dataset, DatasetInfo
 from diamond_core.training.agent import Agent
 from diamond_core.training.checkpoint import CheckpointError
+from diamond_core.training.imitation import Imitation, imitation_loss
 from diamond_core.training.learner import Learner, Loss
 from diamond_core.training.run import Run
 from diamond_core.training.sight import Sight, sight_loss
@@ -45,26 +46,23 @@ def learners_of(config: TrainConfig, names: list[str], runtime: Runtime, world_s
                               has_still_loss=name != "actor_critic")
                 for name in MODELS}
     if config.sight.first_updates:
-        sight = runtime.place(Sight(agent.actor_critic, rules_of(config), config.sight.imitation_weight))
+        if config.game not in RULES:
+            raise ValueError(f"no scripted player knows where things are in {config.game}: leave --sight out, or train "
+                             f"on one of {', '.join(RULES)}")
+        if config.agent.image_channels != 3:
+            raise ValueError("the scripted player tells things by their colour: --sight needs image_channels 3")
+        sight = runtime.place(Sight(agent.actor_critic, RULES[config.game]))
         learners["sight"] = Learner(sight, lambda model, batch: sight_loss(model, batch),  # type: ignore[arg-type]
                                     config.sight, runtime, world_size)
+    if config.imitation.first_updates:
+        learners["imitation"] = Learner(
+            runtime.place(Imitation(agent.actor_critic)),
+            lambda model, batch: imitation_loss(model, batch, config.returns),  # type: ignore[arg-type]
+            config.imitation, runtime, world_size)
     if runtime.compile:
         for name in ("denoiser", "reward_end"):  # an actor-critic is small, and sees ever other numbers of frames
             compile_parts(learners[name].model)
     return learners
-
-
-def rules_of(config: TrainConfig) -> Rules | None:
-    """Where things are in this game; None where that is unknown and imitation is enough. Raises ValueError if it is
-    not."""
-    known = config.game in RULES and config.agent.image_channels == 3
-    if known or config.sight.imitation_weight:
-        return RULES[config.game] if known else None
-    if config.game in RULES:
-        raise ValueError("the scripted player tells things by their colour: --sight needs image_channels 3, or "
-                         "--sight.imitation-weight")
-    raise ValueError(f"no scripted player knows where things are in {config.game}: set --sight.imitation-weight, or "
-                     f"train on one of {', '.join(RULES)}")
 
 
 def take_weights(agent: Agent, source: Agent, config: TrainConfig, names: list[str]) -> None:

@@ -62,7 +62,7 @@ class Card:
 
 def stages_before(card: Card | None, models: Sequence[str]) -> list[dict[str, Any]]:
     """The trainings behind a checkpoint whose models are gone on with, oldest first: game, updates, seconds."""
-    models = [*models, *(["sight"] if "actor_critic" in models else [])]
+    models = [*models, *(["sight", "imitation"] if "actor_critic" in models else [])]
     if card is None or not card.training:
         return []
     own = {name: card.training[name] for name in STAGE if name in card.training}

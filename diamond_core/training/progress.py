@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 
 from tqdm import tqdm
@@ -41,12 +40,14 @@ class Pace:
 class Bar:
     """One line of progress for one phase. Without a terminal it prints seldom, on lines of their own."""
 
-    def __init__(self, label: str, total: int, start: int, pace: Pace, kind: str, left: Callable[[], dict[str, int]],
+    def __init__(self, label: str, total: int, start: int, pace: Pace, kind: str, later: dict[str, int],
                  shown: bool) -> None:
+        """`later`: the units of each kind that come after this phase."""
         terminal = sys.stderr.isatty()
         self._bar = tqdm(total=total, initial=start, desc=label, disable=not shown, leave=False, dynamic_ncols=True,
                          mininterval=0.2 if terminal else 60, bar_format="{desc} {bar:20} {n_fmt}/{total_fmt}{postfix}")
-        self._pace, self._kind, self._left = pace, kind, left
+        self._pace, self._kind, self._later = pace, kind, later
+        self._left = total - start
         self._last = time.perf_counter()
 
     def advance(self, units: int = 1, note: str = "") -> None:
@@ -54,7 +55,9 @@ class Bar:
         now = time.perf_counter()
         self._pace.measured(self._kind, now - self._last, units)
         self._last = now
-        self._bar.set_postfix_str(f" {note} {self._pace.left(self._left())}", refresh=False)
+        self._left -= units
+        left = {**self._later, self._kind: self._later.get(self._kind, 0) + self._left}
+        self._bar.set_postfix_str(f" {note} {self._pace.left(left)}", refresh=False)
         self._bar.update(units)
 
     def __enter__(self) -> Bar:

@@ -1,5 +1,4 @@
-"""The agent learns by watching before it learns to act: where ball and paddle are, as the script reads them, and what
-the recorded player presses. Our own.
+"""The agent learns to see before it learns to act: to say where ball and paddle are, as the script reads them. Our own.
 
 What pays in a paddle game is a relation of two things of a few pixels. A policy's gradient finds it after many
 thousand updates; where each of them is takes a few hundred, and from there the relation is near.
@@ -9,7 +8,6 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
 
 from diamond_core.agent.actor_critic import ActorCritic
 from diamond_core.agent.scripted import Rules
@@ -18,30 +16,26 @@ from diamond_core.types import Batch
 
 
 class Sight(nn.Module):
-    """An actor-critic whose memory says where things are, and what to press."""
+    """An actor-critic whose memory says where things are."""
 
-    def __init__(self, actor_critic: ActorCritic, rules: Rules | None, imitation_weight: float = 0.0) -> None:
-        """Where things are needs rules; imitation does not."""
+    def __init__(self, actor_critic: ActorCritic, rules: Rules) -> None:
         super().__init__()
+        # not its heads: processes that share gradients wait for every parameter to get one
         self.encoder, self.lstm = actor_critic.encoder, actor_critic.lstm
-        self.rules, self.imitation_weight = rules, imitation_weight
-        # no head that is not used: processes that share gradients wait for every parameter to get one
-        if rules is not None:
-            self.head = nn.Linear(actor_critic.config.lstm_dim, 3)
-            nn.init.zeros_(self.head.weight)
-        if imitation_weight:
-            self.actor_linear = actor_critic.actor_linear
+        self.rules = rules
+        self.head = nn.Linear(actor_critic.config.lstm_dim, 3)
+        nn.init.zeros_(self.head.weight)
 
     def forward(self, frames: Tensor) -> Tensor:
-        """frames (b, t, c, h, w) in [-1, 1] -> the memory (b, t, lstm_dim) after each."""
+        """frames (b, t, c, h, w) in [-1, 1] -> (b, t, 3), as in `places`."""
         b, t = frames.shape[:2]
         seen = self.encoder(frames.flatten(0, 1)).view(b, t, -1)
         memory = None
-        kept = []
+        said = []
         for i in range(t):
             memory = self.lstm(seen[:, i], memory)
-            kept.append(memory[0])
-        return torch.stack(kept, dim=1)
+            said.append(self.head(memory[0]))
+        return torch.stack(said, dim=1).float()
 
 
 def places(rules: Rules, frames: Tensor) -> Tensor:
@@ -53,23 +47,11 @@ def places(rules: Rules, frames: Tensor) -> Tensor:
 
 
 def sight_loss(sight: Sight, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
-    """Squared error of the places of what is seen, each thing's mean, and the cross-entropy of what was pressed;
-    padding does not count."""
-    memory = sight(to_unit(batch.frames))
-    numbers: dict[str, Tensor] = {}
-    loss = torch.zeros((), device=memory.device)
-    if sight.rules is not None:
-        target = places(sight.rules, batch.frames)
-        known = ~target.isnan() & batch.mask[:, :, None]
-        error = (sight.head(memory).float() - target.nan_to_num()).square() * known
-        errors = error.sum((0, 1)) / known.sum((0, 1)).clamp(min=1)
-        loss = loss + errors.sum()
-        numbers |= dict(zip(("error_ball_row", "error_ball_column", "error_paddle"), errors.detach(), strict=True))
-    if sight.imitation_weight:
-        logits = sight.actor_linear(memory).float()[batch.mask]
-        pressed = batch.actions[batch.mask]
-        imitation = cross_entropy(logits, pressed)
-        loss = loss + sight.imitation_weight * imitation
-        numbers |= {"loss_imitation": imitation.detach(),
-                    "chance_of_pressed": logits.detach().softmax(-1).gather(1, pressed[:, None]).mean()}
-    return loss, {"loss": loss.detach(), **numbers}
+    """Squared error of the places of what is seen, each thing's mean; padding does not count."""
+    target = places(sight.rules, batch.frames)
+    known = ~target.isnan() & batch.mask[:, :, None]
+    error = (sight(to_unit(batch.frames)) - target.nan_to_num()).square() * known
+    errors = error.sum((0, 1)) / known.sum((0, 1)).clamp(min=1)
+    loss = errors.sum()
+    names = ("loss", "error_ball_row", "error_ball_column", "error_paddle")
+    return loss, dict(zip(names, torch.cat([loss[None], errors]).detach(), strict=True))

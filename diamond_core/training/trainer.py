@@ -28,6 +28,7 @@ from diamond_core.training.build import MODELS, dataset_of, learners_of, player_
 from diamond_core.training.checkpoint import Card, save_checkpoint, stages_before, summed
 from diamond_core.training.collect import Collector
 from diamond_core.training.distributed import Processes
+from diamond_core.training.imitation import segments, watch
 from diamond_core.training.library import load
 from diamond_core.training.metrics import Metrics
 from diamond_core.training.progress import Bar, Pace, Position
@@ -38,7 +39,7 @@ from diamond_core.world.dream import World
 from diamond_core.world.engine import TorchEngine
 from diamond_core.world.imagination import ImaginedEnv
 
-LEARNED = ("denoiser", "reward_end", "sight", "actor_critic")
+LEARNED = ("denoiser", "reward_end", "sight", "imitation", "actor_critic")
 PHASES = ("collect", *LEARNED, "evaluate")
 LOG_EVERY = 50
 """Updates whose numbers are averaged into one line of metrics."""
@@ -158,6 +159,22 @@ class Trainer:
         if "sight" in self.learners and self._updates("sight") and not self.config.model_free:
             self._learn_from_segments("sight", self.config.sight.segment, past_end=False)
             self.learners["actor_critic"].catch_up()
+
+    def _imitation(self) -> None:
+        if "imitation" not in self.learners or not self._updates("imitation") or self.config.model_free:
+            return
+        learner, agent, c = self.learners["imitation"], self.learners["actor_critic"], self.config.imitation
+        watched = []
+        with self._bar("watch", self.dataset.num_episodes) as bar:
+            for seen in watch(agent.model, self.dataset, self.config.returns, self.runtime):  # type: ignore[arg-type]
+                watched.append(seen)
+                bar.advance()
+                self._save_if_due()
+        size = self.processes.share(c.batch_size)
+        self._updating("imitation", iter(
+            lambda: segments(watched, c.segment, size, self._seed("imitation", learner.num_updates)), None))
+        learner.model.load_state_dict(learner.averaged.state_dict())
+        agent.catch_up()
 
     def _learn_from_segments(self, name: str, length: int, past_end: bool) -> None:
         learner = self.learners[name]
@@ -283,25 +300,18 @@ class Trainer:
         return int(np.random.SeedSequence([self.config.seed, rank, *words]).generate_state(1)[0] >> 1)
 
     def _bar(self, kind: str, total: int) -> Bar:
-        later = self._units_after_this_phase()
         position, epochs = self.position, self.last_epoch or self._expected_epochs()
         label = f"epoch {position.epoch}/{epochs} {kind.replace('_', ' ')}"
-
-        def left() -> dict[str, int]:
-            units = dict(later)
-            units[kind] = units.get(kind, 0) + total - position.step
-            return units
-
-        return Bar(label, total, position.step, self.pace, kind, left, shown=self.processes.is_main)
+        return Bar(label, total, position.step if kind in LEARNED else 0, self.pace, kind,
+                   self._units_after_this_phase(), self.processes.is_main)
 
     def _units_after_this_phase(self) -> dict[str, int]:
         """Updates that the rest of the run holds behind the present phase."""
         units: dict[str, int] = {}
         for name in LEARNED if not self.config.model_free else ("actor_critic",):
-            config: LearnerConfig = getattr(self.config, name)
             first = self.position.epoch + (PHASES.index(name) <= self.position.phase)
             last = self.last_epoch or self._expected_epochs()
-            units[name] = sum(config.updates_in(epoch) for epoch in range(first, last + 1))
+            units[name] = sum(getattr(self.config, name).updates_in(epoch) for epoch in range(first, last + 1))
         return units
 
     def _expected_epochs(self) -> int:

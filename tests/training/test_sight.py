@@ -8,9 +8,8 @@ import pytest
 import torch
 
 from diamond_core.agent.scripted import RULES
-from diamond_core.config import ActorCriticConfig, LearnerConfig, SightConfig, tiny
+from diamond_core.config import ActorCriticConfig, LearnerConfig, WatchingConfig, tiny
 from diamond_core.device import resolve
-from diamond_core.pixels import to_unit
 from diamond_core.training.build import learners_of
 from diamond_core.training.library import load
 from diamond_core.training.sight import Sight, places, sight_loss
@@ -24,7 +23,7 @@ def config(game="Pong", **numbers):
     options = {"first_updates": 1, "learning_rate": 3e-3, "warmup": 5, **numbers}
     c = tiny(game)
     agent = replace(c.agent, actor_critic=ActorCriticConfig(channels=(8, 16, 16), lstm_dim=32))
-    return replace(c, agent=agent, sight=SightConfig(**options))
+    return replace(c, agent=agent, sight=WatchingConfig(**options))
 
 
 def drawn(rows: torch.Tensor, columns: torch.Tensor, paddles: torch.Tensor) -> torch.Tensor:
@@ -86,45 +85,6 @@ def test_it_is_the_agents_own_network_that_learns():
     assert not torch.equal(agent.model.encoder.encoder[0].weight, before)
     agent.catch_up()
     assert torch.equal(agent.averaged.encoder.encoder[0].weight, agent.model.encoder.encoder[0].weight)
-
-
-def test_it_may_learn_what_the_player_pressed_too():
-    torch.manual_seed(0)
-    learners = learners_of(config(imitation_weight=3.0, learning_rate=3e-3), PONG, resolve(EXACT), 1, None)
-    sight, agent = learners["sight"], learners["actor_critic"].model
-    batch = play(4, 1, 1)
-    batch.actions[:, 0] = torch.tensor([2, 3, 2, 5])
-    _, before = sight_loss(sight.model, batch)
-    assert before["chance_of_pressed"] == pytest.approx(1 / len(PONG), abs=1e-3), "an agent begins even-handed"
-    for _ in range(120):
-        numbers = sight.update(iter([batch]))
-    assert numbers["chance_of_pressed"] > 0.8 and numbers["error_paddle"] < before["error_paddle"] / 5
-    # and it is the agent's own policy that has learned it
-    logits = agent(to_unit(batch.frames[:, 0]), agent.initial_memory(4)).logits
-    assert logits.argmax(1).tolist() == [2, 3, 2, 5]
-
-
-def test_padding_is_not_imitated():
-    learner = learners_of(config(imitation_weight=1.0), PONG, resolve(EXACT), 1, None)["sight"]
-    batch = play(2, 3, 0)
-    batch.mask[1, 2] = False
-    for p in learner.model.actor_linear.parameters():
-        torch.nn.init.normal_(p)
-    loss, _ = sight_loss(learner.model, batch)
-    batch.actions[1, 2] = 5
-    assert torch.equal(sight_loss(learner.model, batch)[0], loss)
-    batch.actions[1, 1] = 5
-    assert not torch.equal(sight_loss(learner.model, batch)[0], loss)
-
-
-def test_any_game_can_be_imitated():
-    learner = learners_of(config("Freeway", imitation_weight=1.0), ["NOOP", "UP", "DOWN"], resolve(EXACT), 1, None)
-    assert learner["sight"].model.rules is None
-    batch = play(2, 2, 0)
-    loss, numbers = sight_loss(learner["sight"].model, batch)
-    loss.backward()
-    assert set(numbers) == {"loss", "loss_imitation", "chance_of_pressed"}
-    assert all(p.grad is not None for p in learner["sight"].model.parameters())
 
 
 def test_games_without_a_script_are_refused_in_one_line():

@@ -1,0 +1,138 @@
+"""An agent begins as the player of the recordings."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import pytest
+import torch
+
+from diamond_core.config import LearnerConfig, ReturnsConfig, WatchingConfig, tiny
+from diamond_core.device import resolve
+from diamond_core.pixels import to_unit
+from diamond_core.replay import Dataset, DatasetInfo, Episode
+from diamond_core.training.agent import Agent
+from diamond_core.training.build import learners_of
+from diamond_core.training.imitation import FORESIGHT, discounted, segments, watch
+from diamond_core.training.library import load
+from diamond_core.training.run import Run
+from diamond_core.training.trainer import Trainer
+from tests.conftest import EXACT
+
+NAMES = ["LEFT", "STAY", "RIGHT"]
+
+
+def played(steps: int, seed: int, ends: bool = True) -> Episode:
+    """A light that wanders; the player presses where it stands in the frame: left, middle or right."""
+    g = torch.Generator().manual_seed(seed)
+    place = torch.randint(3, (steps + 1,), generator=g)
+    frames = torch.zeros(steps + 1, 3, 8, 8, dtype=torch.uint8)
+    for i, p in enumerate(place.tolist()):
+        frames[i, :, :, 3 * p:3 * p + 2] = 255
+    last = torch.arange(steps) == steps - 1
+    rewards = torch.zeros(steps)
+    rewards[::5] = 3.0
+    return Episode(frames, place[:-1].clone(), rewards, last & ends, last & (not ends))
+
+
+def dataset(*episodes: Episode) -> Dataset:
+    kept = Dataset(None, DatasetInfo("toy", tuple(NAMES), (3, 8, 8)))
+    for episode in episodes:
+        kept.add(episode)
+    return kept
+
+
+def config(**numbers):
+    c = tiny("toy")
+    return replace(c, imitation=replace(c.imitation, first_updates=1, batch_size=16, segment=6, **numbers))
+
+
+def test_returns_are_discounted_signs():
+    rewards = torch.tensor([0.0, -7.0, 0.0, 2.0])
+    torch.testing.assert_close(discounted(rewards, 0.5), torch.tensor([-0.375, -0.75, 0.5, 1.0]))
+
+
+def test_frames_are_seen_once_and_cut_episodes_promise_nothing():
+    agent = Agent.from_config(tiny("toy").agent, 3).actor_critic
+    one, cut = played(30, 0), played(FORESIGHT + 20, 1, ends=False)
+    first, second = watch(agent, dataset(one, cut), ReturnsConfig(), resolve(EXACT))
+    torch.testing.assert_close(first.features.float(), agent.encoder(to_unit(one.frames[:-1])), atol=2e-3, rtol=2e-3)
+    assert first.features.dtype == torch.float16 and first.actions.tolist() == one.actions.tolist()
+    assert not first.returns.isnan().any()
+    assert second.returns.isnan().tolist() == [False] * 20 + [True] * FORESIGHT
+
+
+def test_segments_are_drawn_evenly_and_by_their_key():
+    agent = Agent.from_config(tiny("toy").agent, 3).actor_critic
+    watched = list(watch(agent, dataset(played(9, 0), played(29, 1), played(5, 2)), ReturnsConfig(), resolve(EXACT)))
+    batch = segments(watched, 6, 4000, 1)
+    assert batch.features.shape[:2] == batch.actions.shape == batch.returns.shape == (4000, 6)
+    again, other = segments(watched, 6, 4000, 1), segments(watched, 6, 4000, 2)
+    assert torch.equal(batch.actions, again.actions) and not torch.equal(batch.actions, other.actions)
+    # 4 places in the first episode, 24 in the second, none in the last, which is too short
+    places = watched[0].features.unfold(0, 6, 1).transpose(1, 2)
+    from_first = (batch.features[:, None] == places).flatten(2).all(2).any(1)
+    assert from_first.float().mean() == pytest.approx(4 / 28, abs=0.03)
+    with pytest.raises(ValueError, match="no episode of the dataset has 40 steps"):
+        segments(watched, 40, 4, 1)
+
+
+def test_all_but_the_eye_learns_what_was_pressed_and_what_came_of_it():
+    torch.manual_seed(0)
+    learners = learners_of(config(learning_rate=1e-2), NAMES, resolve(EXACT), 1, None)
+    learner, agent = learners["imitation"], learners["actor_critic"].model
+    eye = {name: p.clone() for name, p in agent.encoder.state_dict().items()}
+    watched = list(watch(agent, dataset(*(played(40, i) for i in range(8))), ReturnsConfig(), resolve(EXACT)))
+    records = [learner.update(iter([segments(watched, 6, 32, i)])) for i in range(150)]
+    assert records[0]["share_right"] < 0.6 and records[-1]["share_right"] > 0.95
+    assert records[-1]["loss_values"] < records[0]["loss_values"] / 2
+    assert all(torch.equal(p, eye[name]) for name, p in agent.encoder.state_dict().items())
+    assert all(p.grad is None for p in agent.encoder.parameters())
+    # it is the agent's own policy
+    new = played(1, 99)
+    logits = agent(to_unit(new.frames[:1]), agent.initial_memory(1)).logits
+    assert logits.argmax(1).tolist() == new.actions.tolist()
+
+
+def test_unknown_returns_do_not_count():
+    learner = learners_of(config(), NAMES, resolve(EXACT), 1, None)["imitation"]
+    agent = Agent.from_config(tiny("toy").agent, 3).actor_critic
+    batch = segments(list(watch(agent, dataset(played(30, 0)), ReturnsConfig(), resolve(EXACT))), 6, 4, 0)
+    batch.returns[0] = torch.nan
+    loss, numbers = learner.objective.loss(learner.model, batch)
+    batch.returns[1, 0] += 1
+    other, _ = learner.objective.loss(learner.model, batch)
+    assert loss.isfinite() and not torch.equal(loss, other) and numbers["loss_actions"] > 1
+    batch.returns[:] = torch.nan
+    assert learner.objective.loss(learner.model, batch)[1]["loss_values"] == 0
+
+
+@pytest.mark.parametrize("stop_at", [None, 2])
+def test_a_run_imitates_before_it_dreams_stopped_or_not(tmp_path, stop_at):
+    few = LearnerConfig(first_updates=1, updates=0, batch_size=2)
+    c = replace(tiny("toy"), denoiser=few, reward_end=few, actor_critic=few, final_epochs=1, reward_segment=4,
+                imitation=WatchingConfig(first_updates=4, batch_size=8, segment=5, ema_decay=0.9))
+    c = replace(c, collection=replace(c.collection, first_min_steps=300, first_max_steps=300, steps=0),
+                imagination=replace(c.imagination, horizon=2), returns=replace(c.returns, rollout_length=2),
+                evaluation=replace(c.evaluation, final_episodes=0), save_every=0)
+
+    def trained(folder, stop_at=None):
+        run = Run(folder)
+        if not (folder / "config.json").exists():
+            run.begin(c)
+        trainer = Trainer(c, run, should_stop=lambda: trainer.learners["imitation"].num_updates == stop_at)
+        return trainer.run()
+
+    assert trained(tmp_path / "whole")
+    whole = load(tmp_path / "whole", "cpu")
+    assert whole.card.training["updates"] == {"denoiser": 1, "reward_end": 1, "imitation": 4, "actor_critic": 1}
+    lines = [json.loads(line) for line in (tmp_path / "whole" / "metrics.jsonl").read_text().splitlines()]
+    phases = [line["phase"] for line in lines]
+    assert phases.index("imitation") < phases.index("actor_critic")
+    if stop_at is not None:
+        assert not trained(tmp_path / "halves", stop_at)
+        assert trained(tmp_path / "halves")
+        halves = load(tmp_path / "halves", "cpu")
+        for one, other in zip(whole.actor_critic.parameters(), halves.actor_critic.parameters(), strict=True):
+            torch.testing.assert_close(one, other)
