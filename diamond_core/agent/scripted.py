@@ -131,7 +131,13 @@ class ScriptedPolicy:
                       "ball": torch.full((num_envs, 2), torch.nan), "speed": torch.zeros(num_envs, 2)}
 
     def reset(self, start: Start) -> None:
-        """What it remembers of the ball is of no use when that leaps, and is not used then."""
+        """Forgets the ball and the knob."""
+        self._forget(torch.ones(len(self.seeds), dtype=torch.bool))
+
+    def _forget(self, worlds: Tensor) -> None:
+        for name, value in (("knob", torch.nan), ("ball", torch.nan), ("speed", 0.0)):
+            self._kept[name] = self._kept[name].clone()
+            self._kept[name][worlds] = value
 
     def act(self, frames: Tensor) -> Tensor:
         """(n, 3, h, w) uint8 -> (n,) int64."""
@@ -176,8 +182,9 @@ class ScriptedPolicy:
         rules, kept = self.rules, self._kept
         (low, high), axis = rules.walls, rules.axis
         speed = (ball - kept["ball"]).nan_to_num()
-        speed = torch.where(speed.abs() < LEAP, speed, 0.0)
-        before, along = kept["speed"][:, axis], ball[:, axis]
+        leapt = (speed.abs() >= LEAP).any(1)
+        speed[leapt] = 0.0
+        before, along = torch.where(leapt, 0.0, kept["speed"][:, axis]), ball[:, axis]
         # in the step of a bounce the ball goes both ways: it will be as fast as it was
         fast = torch.maximum(speed[:, axis].abs(), before.abs())
         bounced = torch.where((along - low < fast) & (speed[:, axis] > before), fast, speed[:, axis])
@@ -192,7 +199,8 @@ class ScriptedPolicy:
         return goal.nan_to_num(), torch.where(comes, steps, len(GLIDE))
 
     def observe(self, step: Step) -> None:
-        """Reads the frames only."""
+        """Forgets the worlds that begin anew."""
+        self._forget(step.dones.cpu())
 
     def state_dict(self) -> dict[str, Any]:
         """The step, what is kept of each world, and the random keys of the lapses."""
@@ -201,7 +209,8 @@ class ScriptedPolicy:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Goes on from there."""
         self._step = state["step"]
-        self._kept = {name: state[name] for name in self._kept}
+        # the state of an older script had neither ball nor knob, and both are soon known again
+        self._kept |= {name: state[name] for name in self._kept if name in state}
         self._absent.load_state_dict(state["absent"])
 
 

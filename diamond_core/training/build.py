@@ -15,7 +15,7 @@ from diamond_core.agent.policies import STICKY, AgentPolicy, RandomPolicy
 from diamond_core.agent.scripted import RULES, ScriptedPolicy, mixed_play
 from diamond_core.config import CollectionConfig, TrainConfig
 from diamond_core.device import Runtime
-from diamond_core.replay import Dataset, DatasetInfo
+from diamond_core.replay import Dataset, DatasetInfo, SegmentSampler
 from diamond_core.training.agent import Agent
 from diamond_core.training.checkpoint import CheckpointError
 from diamond_core.training.imitation import Imitation, imitation_loss
@@ -27,6 +27,8 @@ from diamond_core.world.denoiser import denoising_loss
 from diamond_core.world.reward_end import reward_end_loss
 
 MODELS = ("denoiser", "reward_end", "actor_critic")
+NUM_STARTS = 64
+"""Starting points that a checkpoint carries."""
 ACTION_LAYERS = re.compile(r"act_emb.*weight|actor_linear")
 """Layers with one row an action."""
 
@@ -116,3 +118,13 @@ def player_of(name: str, game: str, config: CollectionConfig, actor_critic: Acto
     if name == "mix":
         return mixed_play(game, names, config.num_envs, seed)
     return RandomPolicy(len(names), config.num_envs, seed, STICKY if name == "sticky" else (0.0,))
+
+
+def starts_of(config: TrainConfig, dataset: Dataset) -> dict[str, Tensor] | None:
+    """Frames and actions from the data, from which a dream can begin; None where nothing dreams."""
+    if config.model_free:
+        return None
+    k = config.agent.denoiser.num_conditioning_frames
+    batch = SegmentSampler(dataset, k, 4 * NUM_STARTS, weights=None, past_end=False, seed=config.seed).batch(0)
+    whole = batch.mask.all(dim=1).nonzero()[:NUM_STARTS, 0]
+    return {"frames": batch.frames[whole], "actions": batch.actions[whole]}

@@ -6,24 +6,26 @@ frames in a second as they would through the eye.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import math
+import sys
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
+from torch.nn.functional import cross_entropy, pad
 
 from diamond_core.agent.actor_critic import ActorCritic
-from diamond_core.config import ReturnsConfig
+from diamond_core.config import ReturnsConfig, WatchingConfig
 from diamond_core.device import Runtime
 from diamond_core.pixels import to_unit
 from diamond_core.replay import Dataset
 
 FRAMES = 256
 """How many are looked at at once."""
-FORESIGHT = 200
-"""Steps before the cut of an episode whose returns are not known well enough."""
+UNKNOWN = 0.05
+"""Where an episode was cut, returns count as known if what came after weighs less."""
 
 
 @dataclass(frozen=True)
@@ -33,9 +35,10 @@ class Watched:
     features: Tensor
     """(..., t, features); float16 where it is kept."""
     actions: Tensor
-    """(..., t) int64."""
+    """(..., t) int64; -100 behind an episode's end, which is what cross-entropy ignores."""
     returns: Tensor
-    """(..., t) float32: the discounted sum of the signs of rewards; NaN where the episode was cut soon after."""
+    """(..., t) float32: the discounted sum of the signs of rewards; NaN where the episode was cut soon
+    after, and behind its end."""
 
 
 class Imitation(nn.Module):
@@ -51,7 +54,8 @@ class Imitation(nn.Module):
         memory = None
         kept = []
         for seen in features.unbind(1):
-            memory = self.lstm(seen, memory)
+            hx, cx = self.lstm(seen, memory)
+            memory = hx.float(), cx.float()
             kept.append(memory[0])
         memories = torch.stack(kept, dim=1)
         return self.actor_linear(memories).float(), self.critic_linear(memories).squeeze(-1).float()
@@ -64,7 +68,7 @@ def imitation_loss(model: Imitation, batch: Watched, config: ReturnsConfig) -> t
     known = ~batch.returns.isnan()
     loss_values = ((values - batch.returns.nan_to_num()).square() * known).sum() / known.sum().clamp(min=1)
     loss = loss_actions + config.value_weight * loss_values
-    right = (logits.detach().argmax(-1) == batch.actions).float().mean()
+    right = (logits.detach().argmax(-1) == batch.actions).sum() / (batch.actions >= 0).sum()
     return loss, {"loss": loss.detach(), "loss_actions": loss_actions.detach(), "loss_values": loss_values.detach(),
                   "share_right": right}
 
@@ -78,8 +82,13 @@ def watch(actor_critic: ActorCritic, dataset: Dataset, config: ReturnsConfig, ru
                                   for frames in episode.frames[:-1].split(FRAMES)])
         returns = discounted(episode.rewards, config.gamma)
         if not episode.ends[-1]:
-            returns[-FORESIGHT:] = torch.nan
+            returns[-foresight(config.gamma):] = torch.nan
         yield Watched(features, episode.actions.to(runtime.device), returns.to(runtime.device))
+
+
+def foresight(gamma: float) -> int:
+    """How many steps ahead a reward weighs as little as UNKNOWN."""
+    return math.ceil(math.log(UNKNOWN) / math.log(gamma)) if 0 < gamma < 1 else 1 if gamma == 0 else sys.maxsize
 
 
 def discounted(rewards: Tensor, gamma: float) -> Tensor:
@@ -92,14 +101,29 @@ def discounted(rewards: Tensor, gamma: float) -> Tensor:
     return torch.tensor(sums[::-1])
 
 
+def draws(watched: list[Watched], config: WatchingConfig, batch_size: int, seed: Callable[[], int]
+          ) -> Iterator[Watched]:
+    """Batches without end; the seed is asked for at every one."""
+    while True:
+        for part in range(config.accumulation):
+            yield segments(watched, config.segment, batch_size, seed(), part)
+
+
 def segments(watched: list[Watched], length: int, batch_size: int, *key: int) -> Watched:
-    """A batch of segments, each equally likely, drawn by the key. Raises ValueError where all episodes are shorter."""
-    chances = np.array([max(0, len(w.actions) - length + 1) for w in watched], dtype=float)
-    if not chances.any():
-        raise ValueError(f"no episode of the dataset has {length} steps: set --imitation.segment to fewer")
+    """A batch of segments, each equally likely, drawn by the key; episodes that are shorter are padded."""
+    places = np.array([max(1, len(w.actions) - length + 1) for w in watched])
     luck = np.random.default_rng(key)
-    drawn = luck.choice(len(watched), batch_size, p=chances / chances.sum())
-    first = luck.integers(chances[drawn].astype(int))
-    parts = [(watched[i], slice(t, t + length)) for i, t in zip(drawn, first.tolist(), strict=True)]
-    return Watched(*(torch.stack([getattr(w, name)[part] for w, part in parts])
+    drawn = luck.choice(len(watched), batch_size, p=places / places.sum())
+    first = luck.integers(places[drawn])
+    parts = [segment(watched[i], t, length) for i, t in zip(drawn, first.tolist(), strict=True)]
+    return Watched(*(torch.stack([getattr(part, name) for part in parts])
                      for name in ("features", "actions", "returns")))
+
+
+def segment(watched: Watched, first: int, length: int) -> Watched:
+    """`length` steps of an episode, padded behind its end."""
+    part = slice(first, first + length)
+    missing = max(0, first + length - len(watched.actions))
+    return Watched(pad(watched.features[part], (0, 0, 0, missing)),
+                   pad(watched.actions[part], (0, missing), value=-100),
+                   pad(watched.returns[part], (0, missing), value=torch.nan))

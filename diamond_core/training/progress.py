@@ -55,7 +55,7 @@ class Bar:
         now = time.perf_counter()
         self._pace.measured(self._kind, now - self._last, units)
         self._last = now
-        self._left -= units
+        self._left = max(0, self._left - units)
         left = {**self._later, self._kind: self._later.get(self._kind, 0) + self._left}
         self._bar.set_postfix_str(f" {note} {self._pace.left(left)}", refresh=False)
         self._bar.update(units)

@@ -33,7 +33,8 @@ class Sight(nn.Module):
         memory = None
         said = []
         for i in range(t):
-            memory = self.lstm(seen[:, i], memory)
+            hx, cx = self.lstm(seen[:, i], memory)
+            memory = hx.float(), cx.float()
             said.append(self.head(memory[0]))
         return torch.stack(said, dim=1).float()
 

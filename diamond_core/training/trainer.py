@@ -15,7 +15,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from diamond_core.agent.actor_critic import ActorCritic
 from diamond_core.agent.policies import AgentPolicy
 from diamond_core.agent.rollout import Rollouts
 from diamond_core.config import LearnerConfig, TrainConfig
@@ -24,11 +23,11 @@ from diamond_core.envs import action_names, make_env
 from diamond_core.evaluation.returns import human_normalised, play_episodes
 from diamond_core.replay import Prefetcher, SegmentSampler
 from diamond_core.training.agent import Agent
-from diamond_core.training.build import MODELS, dataset_of, learners_of, player_of
+from diamond_core.training.build import MODELS, dataset_of, learners_of, player_of, starts_of
 from diamond_core.training.checkpoint import Card, save_checkpoint, stages_before, summed
 from diamond_core.training.collect import Collector
 from diamond_core.training.distributed import Processes
-from diamond_core.training.imitation import segments, watch
+from diamond_core.training.imitation import draws, watch
 from diamond_core.training.library import load
 from diamond_core.training.metrics import Metrics
 from diamond_core.training.progress import Bar, Pace, Position
@@ -43,8 +42,6 @@ LEARNED = ("denoiser", "reward_end", "sight", "imitation", "actor_critic")
 PHASES = ("collect", *LEARNED, "evaluate")
 LOG_EVERY = 50
 """Updates whose numbers are averaged into one line of metrics."""
-NUM_STARTS = 64
-"""Starting points that a checkpoint carries."""
 
 
 class StopRequested(Exception):
@@ -158,23 +155,31 @@ class Trainer:
     def _sight(self) -> None:
         if "sight" in self.learners and self._updates("sight") and not self.config.model_free:
             self._learn_from_segments("sight", self.config.sight.segment, past_end=False)
-            self.learners["actor_critic"].catch_up()
+            self._hand_over("sight")
 
     def _imitation(self) -> None:
         if "imitation" not in self.learners or not self._updates("imitation") or self.config.model_free:
             return
-        learner, agent, c = self.learners["imitation"], self.learners["actor_critic"], self.config.imitation
+        learner, c = self.learners["imitation"], self.config.imitation
+        if self.position.step == 0:  # its average is of the last epoch, and the agent has dreamt since
+            learner.catch_up()
         watched = []
-        with self._bar("watch", self.dataset.num_episodes) as bar:
-            for seen in watch(agent.model, self.dataset, self.config.returns, self.runtime):  # type: ignore[arg-type]
+        with self._bar("watch", self.dataset.num_episodes, {"imitation": self._updates("imitation")}) as bar:
+            for seen in watch(self.learners["actor_critic"].model, self.dataset,  # type: ignore[arg-type]
+                              self.config.returns, self.runtime):
                 watched.append(seen)
                 bar.advance()
                 self._save_if_due()
-        size = self.processes.share(c.batch_size)
-        self._updating("imitation", iter(
-            lambda: segments(watched, c.segment, size, self._seed("imitation", learner.num_updates)), None))
+        batches = draws(watched, c, self.processes.share(c.batch_size),
+                        lambda: self._seed("imitation", learner.num_updates))
+        self._updating("imitation", batches)
+        self._hand_over("imitation")
+
+    def _hand_over(self, name: str) -> None:
+        """What was learned by watching becomes the agent's."""
+        learner = self.learners[name]
         learner.model.load_state_dict(learner.averaged.state_dict())
-        agent.catch_up()
+        self.learners["actor_critic"].catch_up()
 
     def _learn_from_segments(self, name: str, length: int, past_end: bool) -> None:
         learner = self.learners[name]
@@ -229,7 +234,7 @@ class Trainer:
         started = time.perf_counter()
         n = min(e.num_envs, episodes)
         env = make_env(self.config.game, n, life_loss_ends=False, image_size=self.config.agent.image_size)
-        policy = AgentPolicy(self._actor(), self.runtime, n, self._seed("evaluate", epoch))
+        policy = AgentPolicy(self.shown.actor_critic, self.runtime, n, self._seed("evaluate", epoch))
         with self._bar("evaluate", episodes) as bar:
             results = play_episodes(env, policy, episodes, self._seed("episodes", epoch), e.max_steps,
                                     watch=lambda *_: bar.advance())
@@ -251,7 +256,7 @@ class Trainer:
                        image_size=self.config.agent.image_size)
         info: dict[str, str | int | float] = {"game": self.config.game, "policy": policy}
         self._player = policy
-        player = player_of(policy, self.config.game, c, self._actor(), self.runtime, self.action_names,
+        player = player_of(policy, self.config.game, c, self.shown.actor_critic, self.runtime, self.action_names,
                            self._seed(policy))
         return Collector(env, player, self.dataset, self._seed("collect"), info)
 
@@ -286,9 +291,6 @@ class Trainer:
     def _on_device(self, batch: Batch) -> Batch:
         return batch.map(lambda x: x.to(self.runtime.device, non_blocking=True))
 
-    def _actor(self) -> ActorCritic:
-        return self.shown.actor_critic
-
     def _updates(self, name: str) -> int:
         config: LearnerConfig = getattr(self.config, name)
         return config.updates_in(self.position.epoch)
@@ -299,11 +301,11 @@ class Trainer:
         rank = self.processes.rank if what[0] in LEARNED and len(what) > 1 else 0
         return int(np.random.SeedSequence([self.config.seed, rank, *words]).generate_state(1)[0] >> 1)
 
-    def _bar(self, kind: str, total: int) -> Bar:
+    def _bar(self, kind: str, total: int, follows: dict[str, int] | None = None) -> Bar:
         position, epochs = self.position, self.last_epoch or self._expected_epochs()
         label = f"epoch {position.epoch}/{epochs} {kind.replace('_', ' ')}"
         return Bar(label, total, position.step if kind in LEARNED else 0, self.pace, kind,
-                   self._units_after_this_phase(), self.processes.is_main)
+                   {**self._units_after_this_phase(), **(follows or {})}, self.processes.is_main)
 
     def _units_after_this_phase(self) -> dict[str, int]:
         """Updates that the rest of the run holds behind the present phase."""
@@ -334,14 +336,17 @@ class Trainer:
         self._clock = self._saved_at = now
         if self.processes.is_main:
             self.run_folder.save_state({
-                "position": asdict(self.position), "last_epoch": self.last_epoch, "seconds": self.seconds,
-                "scores": self.scores, "pace": dict(self.pace.seconds), "metrics": self.metrics.state_dict(),
+                "position": {**asdict(self.position), "phase": PHASES[self.position.phase]},
+                "last_epoch": self.last_epoch, "seconds": self.seconds, "scores": self.scores,
+                "pace": dict(self.pace.seconds), "metrics": self.metrics.state_dict(),
                 "learners": {name: learner.state_dict() for name, learner in self.learners.items()},
                 "episodes": self.dataset.lengths.tolist(), "rollouts": states, "before": self.before,
                 "collector": None if self.collector is None else
                 {"player": self._player, **self.collector.state_dict()}})
         if stop:
-            # whoever stops wants to see how far it came; the end of the epoch replaces this moment
+            # whoever stops wants to see how far it came; the state is safe, and the epoch's end replaces this moment
+            if (phase := PHASES[self.position.phase]) in ("sight", "imitation"):
+                self._hand_over(phase)
             self._save_moment(self.position.epoch)
             raise StopRequested
 
@@ -356,7 +361,10 @@ class Trainer:
         if state is None:
             self.metrics.load_state_dict({"size": 0, "sums": {}, "count": 0})
             return
-        self.position, self.last_epoch = Position(**state["position"]), state["last_epoch"]
+        at = state["position"]
+        # before phases were saved by their names there was no imitation
+        phase = at["phase"] if isinstance(at["phase"], str) else [p for p in PHASES if p != "imitation"][at["phase"]]
+        self.position, self.last_epoch = Position(at["epoch"], PHASES.index(phase), at["step"]), state["last_epoch"]
         self.seconds, self.scores, self.pace.seconds = state["seconds"], state["scores"], state["pace"]
         self.before = state.get("before", [])
         self.metrics.load_state_dict(state["metrics"])
@@ -386,15 +394,5 @@ class Trainer:
                     **summed([*self.before, stage])}
         card = Card(self.config.game, list(self.action_names), self.config.agent, training=training,
                     metrics={"returns": self.scores} if self.scores else {})
-        save_checkpoint(folder, self.shown, card, self._starts())
+        save_checkpoint(folder, self.shown, card, starts_of(self.config, self.dataset))
         self.run_folder.thin_out(self.config.keep_checkpoints)
-
-    def _starts(self) -> dict[str, Tensor] | None:
-        """Frames and actions from the data, from which a dream can begin."""
-        if self.config.model_free:
-            return None
-        k = self.config.agent.denoiser.num_conditioning_frames
-        sampler = SegmentSampler(self.dataset, k, 4 * NUM_STARTS, weights=None, past_end=False, seed=self.config.seed)
-        batch = sampler.batch(0)
-        whole = batch.mask.all(dim=1).nonzero()[:NUM_STARTS, 0]
-        return {"frames": batch.frames[whole], "actions": batch.actions[whole]}

@@ -14,7 +14,7 @@ from diamond_core.pixels import to_unit
 from diamond_core.replay import Dataset, DatasetInfo, Episode
 from diamond_core.training.agent import Agent
 from diamond_core.training.build import learners_of
-from diamond_core.training.imitation import FORESIGHT, discounted, segments, watch
+from diamond_core.training.imitation import discounted, foresight, segments, watch
 from diamond_core.training.library import load
 from diamond_core.training.run import Run
 from diamond_core.training.trainer import Trainer
@@ -55,12 +55,14 @@ def test_returns_are_discounted_signs():
 
 def test_frames_are_seen_once_and_cut_episodes_promise_nothing():
     agent = Agent.from_config(tiny("toy").agent, 3).actor_critic
-    one, cut = played(30, 0), played(FORESIGHT + 20, 1, ends=False)
+    unknown = foresight(ReturnsConfig().gamma)
+    assert 190 < unknown < 210 and foresight(0.5) == 5
+    one, cut = played(30, 0), played(unknown + 20, 1, ends=False)
     first, second = watch(agent, dataset(one, cut), ReturnsConfig(), resolve(EXACT))
     torch.testing.assert_close(first.features.float(), agent.encoder(to_unit(one.frames[:-1])), atol=2e-3, rtol=2e-3)
     assert first.features.dtype == torch.float16 and first.actions.tolist() == one.actions.tolist()
     assert not first.returns.isnan().any()
-    assert second.returns.isnan().tolist() == [False] * 20 + [True] * FORESIGHT
+    assert second.returns.isnan().tolist() == [False] * 20 + [True] * unknown
 
 
 def test_segments_are_drawn_evenly_and_by_their_key():
@@ -70,12 +72,14 @@ def test_segments_are_drawn_evenly_and_by_their_key():
     assert batch.features.shape[:2] == batch.actions.shape == batch.returns.shape == (4000, 6)
     again, other = segments(watched, 6, 4000, 1), segments(watched, 6, 4000, 2)
     assert torch.equal(batch.actions, again.actions) and not torch.equal(batch.actions, other.actions)
-    # 4 places in the first episode, 24 in the second, none in the last, which is too short
+    # 4 places in the first episode, 24 in the second, one in the last, which is too short and padded
+    padded = (batch.actions == -100).any(1)
+    assert padded.float().mean() == pytest.approx(1 / 29, abs=0.015)
+    assert (batch.actions[padded] == -100).tolist() == batch.returns[padded].isnan().tolist() == [
+        [False] * 5 + [True]] * int(padded.sum())
     places = watched[0].features.unfold(0, 6, 1).transpose(1, 2)
     from_first = (batch.features[:, None] == places).flatten(2).all(2).any(1)
-    assert from_first.float().mean() == pytest.approx(4 / 28, abs=0.03)
-    with pytest.raises(ValueError, match="no episode of the dataset has 40 steps"):
-        segments(watched, 40, 4, 1)
+    assert from_first.float().mean() == pytest.approx(4 / 29, abs=0.03)
 
 
 def test_all_but_the_eye_learns_what_was_pressed_and_what_came_of_it():
@@ -108,6 +112,35 @@ def test_unknown_returns_do_not_count():
     assert learner.objective.loss(learner.model, batch)[1]["loss_values"] == 0
 
 
+def test_padding_is_not_learned():
+    learner = learners_of(config(), NAMES, resolve(EXACT), 1, None)["imitation"]
+    agent = Agent.from_config(tiny("toy").agent, 3).actor_critic
+    batch = segments(list(watch(agent, dataset(played(4, 0)), ReturnsConfig(), resolve(EXACT))), 6, 4, 0)
+    torch.nn.init.normal_(learner.model.actor_linear.weight)
+    loss, numbers = learner.objective.loss(learner.model, batch)
+    batch.features[:, 4:] = 7.0
+    other, _ = learner.objective.loss(learner.model, batch)
+    assert torch.equal(loss, other) and 0 <= numbers["share_right"] <= 1
+
+
+def test_a_second_look_begins_with_what_was_dreamt_since(tmp_path):
+    c = config(updates=1)
+    few = LearnerConfig(first_updates=0, updates=0, batch_size=2)
+    c = replace(c, denoiser=few, reward_end=few, actor_critic=few, final_epochs=2,
+                collection=replace(c.collection, first_min_steps=200, first_max_steps=200, steps=0),
+                evaluation=replace(c.evaluation, final_episodes=0))
+    run = Run(tmp_path / "run")
+    run.begin(c)
+    trainer = Trainer(c, run)
+    trainer.epoch()
+    learner, head = trainer.learners["imitation"], trainer.learners["actor_critic"].model.actor_linear
+    learner.num_updates = 1000  # an old average follows slowly
+    with torch.no_grad():
+        head.bias += 10.0  # what the dream taught
+    trainer.epoch()
+    assert head.bias.min() > 9
+
+
 @pytest.mark.parametrize("stop_at", [None, 2])
 def test_a_run_imitates_before_it_dreams_stopped_or_not(tmp_path, stop_at):
     few = LearnerConfig(first_updates=1, updates=0, batch_size=2)
@@ -132,6 +165,10 @@ def test_a_run_imitates_before_it_dreams_stopped_or_not(tmp_path, stop_at):
     assert phases.index("imitation") < phases.index("actor_critic")
     if stop_at is not None:
         assert not trained(tmp_path / "halves", stop_at)
+        # what it had learned by then can be looked at
+        moment = load(tmp_path / "halves", "cpu")
+        assert moment.card.training["updates"]["imitation"] == 2
+        assert moment.actor_critic.actor_linear.weight.abs().max() > 0
         assert trained(tmp_path / "halves")
         halves = load(tmp_path / "halves", "cpu")
         for one, other in zip(whole.actor_critic.parameters(), halves.actor_critic.parameters(), strict=True):
