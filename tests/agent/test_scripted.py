@@ -9,6 +9,7 @@ import torch
 
 from diamond_core.agent.policies import RandomPolicy
 from diamond_core.agent.scripted import GLIDE, RULES, ScriptedPolicy, mixed_play
+from diamond_core.types import Step
 
 PONG = ("NOOP", "FIRE", "RIGHT", "LEFT", "RIGHTFIRE", "LEFTFIRE")
 GROUND, WHITE, GREEN, ORANGE = (144, 72, 17), (236, 236, 236), (92, 186, 92), (213, 130, 74)
@@ -108,6 +109,23 @@ def test_luck_repeats_and_goes_on():
     fresh = ScriptedPolicy("Pong", PONG, 4, 3)
     fresh.load_state_dict(one.state_dict())
     assert [one.act(frames).tolist() for _ in range(40)] == [fresh.act(frames).tolist() for _ in range(40)]
+
+
+def test_a_world_that_begins_anew_is_forgotten_and_an_older_state_will_do():
+    frames = pong(15, 40).repeat(2, 1, 1, 1)
+    policy = ScriptedPolicy("Pong", PONG, 2, 3, lapses=(0.0,))
+    fresh = ScriptedPolicy("Pong", PONG, 2, 3, lapses=(0.0,))
+    start = policy.state_dict()
+    older = {name: start[name] for name in ("step", "lapsed", "aim", "absent")}
+    for _ in range(6):
+        policy.act(frames)
+    done = torch.tensor([True, False])
+    policy.observe(Step(frames, torch.zeros(2), done, ~done & done, frames, frames[:, None]))
+    kept = policy.state_dict()
+    assert kept["knob"].isnan().tolist() == kept["ball"].isnan().any(1).tolist() == [True, False]
+    another = ScriptedPolicy("Pong", PONG, 2, 3, lapses=(0.0,))
+    another.load_state_dict(older)
+    assert another.act(frames).tolist() == fresh.act(frames).tolist()
 
 
 def test_a_mix_is_scripted_where_the_game_is_known():

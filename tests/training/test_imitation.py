@@ -16,8 +16,8 @@ from diamond_core.training.agent import Agent
 from diamond_core.training.build import learners_of
 from diamond_core.training.imitation import discounted, foresight, segments, watch
 from diamond_core.training.library import load
-from diamond_core.training.run import Run
-from diamond_core.training.trainer import Trainer
+from diamond_core.training.run import Run, RunError, check_same
+from diamond_core.training.trainer import PHASES, Trainer
 from tests.conftest import EXACT
 
 NAMES = ["LEFT", "STAY", "RIGHT"]
@@ -139,6 +139,27 @@ def test_a_second_look_begins_with_what_was_dreamt_since(tmp_path):
         head.bias += 10.0  # what the dream taught
     trainer.epoch()
     assert head.bias.min() > 9
+
+
+def test_runs_of_before_there_was_imitation_go_on(tmp_path):
+    c = tiny("toy")
+    few = LearnerConfig(first_updates=1, updates=0, batch_size=2)
+    c = replace(c, denoiser=few, reward_end=few, actor_critic=replace(few, first_updates=3), final_epochs=1,
+                collection=replace(c.collection, first_min_steps=200, first_max_steps=200, steps=0),
+                evaluation=replace(c.evaluation, final_episodes=0), save_every=0)
+    run = Run(tmp_path / "run")
+    run.begin(c)
+    trainer = Trainer(c, run, should_stop=lambda: trainer.learners["actor_critic"].num_updates == 2)
+    assert not trainer.run()
+    state = run.load_state()
+    assert state["position"] == {"epoch": 1, "phase": "actor_critic", "step": 2}
+    run.save_state({**state, "position": {"epoch": 1, "phase": 4, "step": 2}})
+    again = Trainer(c, run)
+    assert (PHASES[again.position.phase], again.position.step) == ("actor_critic", 2)
+    # how it would have watched does not matter where it did not
+    check_same(c, replace(c, sight=WatchingConfig(batch_size=7)), run.folder)
+    with pytest.raises(RunError, match="first_updates is 0 there, 5 here"):
+        check_same(c, replace(c, sight=WatchingConfig(first_updates=5)), run.folder)
 
 
 @pytest.mark.parametrize("stop_at", [None, 2])
