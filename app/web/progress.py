@@ -11,8 +11,9 @@ from typing import Any
 from diamond_core.config import LearnerConfig, TrainConfig
 from diamond_core.training.progress import Pace
 
-MODELS = ("denoiser", "reward_end", "actor_critic")
+MODELS = ("denoiser", "reward_end", "sight", "imitation", "actor_critic")
 WORDS = {"collect": "collecting", "denoiser": "learning to draw frames", "reward_end": "learning rewards and ends",
+         "sight": "learning to see", "imitation": "learning the player's moves",
          "actor_critic": "practising in the dream", "evaluate": "playing the real game"}
 """A phase -> what a person is told."""
 Points = list[tuple[float, float]]

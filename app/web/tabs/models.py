@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     from app.web.house import House
 
 HUB = "eloialonso/diamond"
-PARTS = {"denoiser": "frames", "reward_end": "rewards", "actor_critic": "agent"}
+PARTS = {"denoiser": "frames", "reward_end": "rewards", "sight": "sight", "imitation": "imitation",
+         "actor_critic": "agent"}
 """A network -> what it draws, foresees or is."""
 CONFIRM = """(name) => { if (!name || !confirm(`Delete ${name}?`)) throw new Error("kept"); return name; }"""
 
