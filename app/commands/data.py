@@ -188,6 +188,8 @@ class Export:
     """Second noise level where there are two steps."""
     temperature: float | None = None
     """Scale of the noise that its frames are drawn from."""
+    policy_temperature: float = 1.0
+    """The agent's logits are divided by it: below 1 it draws what it thinks best more often."""
     half: bool = True
     """Weights as float16, half the size."""
 
@@ -205,6 +207,10 @@ def export(args: list[str]) -> None:
     for name in ("reward_end", "actor_critic"):
         if other := getattr(c, name):
             agent = joined(agent, load(other, "cpu"), name)
+    if not c.policy_temperature > 0:
+        raise ValueError(f"--policy-temperature must be more than 0, got {c.policy_temperature:g}")
+    for p in agent.actor_critic.actor_linear.parameters():
+        p.data /= c.policy_temperature
     assert agent.card is not None
     card = agent.card
     chosen = {name: value for name in ("least_steps", "sigma_min", "two_step_sigma", "temperature")

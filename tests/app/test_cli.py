@@ -76,6 +76,7 @@ def test_help_needs_no_command(capsys):
     (["record", "nothing", "--out", "a.mp4"], "no checkpoint 'nothing'"),
     (["import", "absent.pt", "--game", "Breakout", "--out", "b"], "absent.pt is missing"),
     (["evaluate", "aggregate", "absent.json"], "absent.json"),
+    (["export", "Pong", "--out", "d", "--policy-temperature", "0"], "--policy-temperature must be more than 0, got 0"),
     (["evaluate", "fidelity", "nothing", "--dataset", "d"], "no checkpoint"),
 ])
 def test_bad_input_is_one_line(capsys, tmp_path, monkeypatch, args, words):
@@ -167,3 +168,11 @@ def test_walk(capsys, home, tmp_path, monkeypatch):
     (tmp_path / "pong.json").write_text(json.dumps({**score, "game": "Pong"}))
     main(["evaluate", "aggregate", "pong.json"])
     assert "iqm" in capsys.readouterr().out
+
+
+def test_an_exported_agent_may_be_made_surer(home, tmp_path):
+    main(["export", str(home / "run"), "--out", str(tmp_path / "sure"), "--policy-temperature", "0.25", "--no-half"])
+    plain, sure = (load(path, "cpu").actor_critic.actor_linear for path in (home / "run", tmp_path / "sure"))
+    assert plain.weight.abs().max() > 0
+    torch.testing.assert_close(sure.weight, 4 * plain.weight)
+    torch.testing.assert_close(sure.bias, 4 * plain.bias)
