@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from platformdirs import user_cache_path
 from torch import nn
 
 from diamond_core.config import RuntimeConfig
@@ -109,6 +110,19 @@ def trim_memory() -> bool:
         return bool(ctypes.CDLL(None).malloc_trim(0))
     except (AttributeError, OSError, TypeError):
         return False
+
+
+def cache_root() -> Path:
+    """Where what was made for this machine is kept: `DIAMOND_CACHE`, or the user's folder for caches."""
+    return Path(os.environ.get("DIAMOND_CACHE", user_cache_path("diamond")))
+
+
+def processor() -> str:
+    """What distinguishes this processor from others, as far as kernels go."""
+    info = Path("/proc/cpuinfo")
+    flags = [line for line in info.read_text().splitlines() if line.startswith("flags")][:1] if info.exists() else []
+    # and the switch that hides some of it
+    return " ".join([platform.machine(), platform.processor(), *flags, os.environ.get(SWITCH, "")])
 
 
 def describe_machine() -> dict[str, Any]:

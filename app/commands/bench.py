@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from diamond_core.evaluation.speed import Timing
     from diamond_core.training.agent import Agent
     from diamond_core.world.dream import World
+    from diamond_core.world.engine import Engine
 
 BATCHES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 CROWDS = (1, 2, 4, 8)
@@ -113,12 +114,17 @@ def worlds(c: Bench, agent: Agent, say: Any) -> dict[str, World]:
     import copy
 
     from diamond_core.config import RuntimeConfig
-    from diamond_core.world.accelerate import fastest
+    from diamond_core.world.accelerate import engines
 
     sampler = replace(agent.config.sampler, num_steps=c.steps)
 
     def world(**options: Any) -> World:
         return copy.deepcopy(agent).world(sampler, RuntimeConfig(device=c.device, **options))
+
+    def on(engine: Engine, world: World) -> World:
+        other = copy.copy(world)
+        other.engine = engine
+        return other
 
     found = {"plain": world(precision="float32", channels_last="off", compile="off")}
     eager = world(compile="off")
@@ -127,13 +133,10 @@ def worlds(c: Bench, agent: Agent, say: Any) -> dict[str, World]:
         fast = world(**options)
         say("looking for faster paths")
         try:
-            engine = fastest(fast, agent.config.frame_shape)
+            for engine in engines(fast, agent.config.frame_shape, tell=say):
+                found[engine.name] = on(engine, fast)
         except Exception as error:  # a compiler's failure is a row of the table, not the end of it
             say(str(error))
-            continue
-        if engine is not None:
-            fast.engine = engine
-            found[fast.path] = fast
     return found
 
 

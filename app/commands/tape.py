@@ -125,18 +125,17 @@ def world_of(c: Replay, tape: Tape) -> tuple[World, dict[str, Engine]]:
     """The world, and every engine that this machine has and the tape was dreamt on, by name."""
     from diamond_core.config import RuntimeConfig
     from diamond_core.training.checkpoint import load_checkpoint
-    from diamond_core.world.accelerate import fastest
+    from diamond_core.world.accelerate import engines
 
     path = checkpoint_of(c, tape)
     agent = load_checkpoint(path)
     if agent.card is not None and agent.card.sha256 != tape.origin.sha256:
         print(f"{path} holds other weights than those that dreamt this tape: expect other frames")
     world = agent.world(runtime=RuntimeConfig(device=c.device))
-    engines = {world.path: world.engine}
-    if set(tape.paths.values()) - set(engines):
-        engine = fastest(world, agent.config.frame_shape)
-        engines |= {} if engine is None else {engine.name: engine}
-    return world, engines
+    there = {world.path: world.engine}
+    if set(tape.paths.values()) - set(there):
+        there |= {engine.name: engine for engine in engines(world, agent.config.frame_shape)}
+    return world, there
 
 
 @dataclass(frozen=True)

@@ -5,12 +5,13 @@ from __future__ import annotations
 import copy
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 import torch
 
-from diamond_core.world import compiled, openvino_runtime
+from diamond_core.device import has_bfloat16
+from diamond_core.world import compiled, openvino_runtime, winograd
 
 if TYPE_CHECKING:
     from diamond_core.world.dream import World
@@ -46,13 +47,12 @@ class Acceleration:
     def _run(self) -> None:
         started = time.perf_counter()
         try:
-            engine = fastest(self.world, self._frame_shape, self._num_dreams)
+            for engine in engines(self.world, self._frame_shape, self._num_dreams, self._tell):
+                self.world.engine = engine
         # A compiler or driver may fail in ways of its own, and play goes on without it
         except Exception as error:
             self.message = " ".join(str(error).split())[:200] or type(error).__name__
         else:
-            if engine is not None:
-                self.world.engine = engine
             self.message = f"{self.world.path}, ready after {time.perf_counter() - started:.1f} s"
         self._tell(self.message)
 
@@ -63,23 +63,36 @@ def accelerate(world: World, frame_shape: tuple[int, int, int], tell: Tell = lam
     return Acceleration(world, frame_shape, tell, num_dreams)
 
 
-def fastest(world: World, frame_shape: tuple[int, int, int], num_dreams: int = 1) -> Engine | None:
-    """The engine that suits the device, warmed up; None where the present one is the best known.
+def engines(world: World, frame_shape: tuple[int, int, int], num_dreams: int = 1, tell: Tell = lambda _: None
+            ) -> Iterator[Engine]:
+    """Engines that suit the device, warmed up, each faster than the one before; none where the present one is best.
 
-    CUDA: compiled and captured. CPU: OpenVINO, or torch.compile where the runtime asks for it. Else: as it is.
+    CUDA: compiled and captured. CPU: Winograd's convolutions, here at once; OpenVINO where the processor multiplies
+    bfloat16, or where there is no C compiler; torch.compile where the runtime asks for it.
     """
     runtime = world.runtime
+    networks = world.denoiser, world.reward_end
     if runtime.compile:
-        engine = compiled.build(world.denoiser, world.reward_end, runtime)
+        engine: Engine = compiled.build(*networks, runtime)
+        warm_up(engine, world, frame_shape, num_dreams)
+        if runtime.device.type == "cuda" and num_dreams == 1:
+            # kernels for any other number are compiled now, not when a second player comes
+            warm_up(engine, world, frame_shape, 2)
+        yield engine
     elif runtime.device.type == "cpu":
-        engine = openvino_runtime.build(world.denoiser, world.reward_end, frame_shape)
-    else:
-        return None
-    warm_up(engine, world, frame_shape, num_dreams)
-    if runtime.compile and runtime.device.type == "cuda" and num_dreams == 1:
-        # kernels for any other number are compiled now, not when a second player comes
-        warm_up(engine, world, frame_shape, 2)
-    return engine
+        is_best = False
+        try:
+            engine = winograd.build(*networks, frame_shape)
+        except winograd.NotHere as error:
+            tell(str(error))
+        else:
+            warm_up(engine, world, frame_shape, num_dreams)
+            yield engine
+            is_best = not has_bfloat16(runtime.device)
+        if not is_best:
+            engine = openvino_runtime.build(*networks, frame_shape)
+            warm_up(engine, world, frame_shape, num_dreams)
+            yield engine
 
 
 def warm_up(engine: Engine, world: World, frame_shape: tuple[int, int, int], num_dreams: int) -> None:

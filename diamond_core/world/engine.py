@@ -186,15 +186,18 @@ class JudgeModel(nn.Module):
     def forward(self, frames: Tensor, actions: Tensor, next_frames: Tensor, hx: Tensor, cx: Tensor
                 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """See `Judge`."""
-        model = self.model
-        seen = model.encoder(torch.cat([frames, next_frames], dim=1), model.act_emb(actions)).flatten(1)
+        seen = self.model.encoder(torch.cat([frames, next_frames], dim=1), self.model.act_emb(actions))
+        return self.remember(seen.flatten(1), hx, cx)
+
+    def remember(self, seen: Tensor, hx: Tensor, cx: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """The same behind the encoder: its output (n, features)."""
         # a step of the LSTM in the open: compilers stop at torch's own, and in bfloat16 it copies its weights each time
-        of_input, of_memory, bias_1, bias_2 = model.lstm.all_weights[0]
+        of_input, of_memory, bias_1, bias_2 = self.model.lstm.all_weights[0]
         gates = F.linear(seen, of_input, bias_1) + F.linear(hx, of_memory, bias_2)
         enters, stays, new, shown = gates.chunk(4, dim=-1)
         cx = stays.sigmoid() * cx + enters.sigmoid() * new.tanh()
         hx = shown.sigmoid() * cx.tanh()
-        logits = model.head(hx).float()
+        logits = self.model.head(hx).float()
         return logits[:, :NUM_REWARDS], logits[:, NUM_REWARDS:], hx, cx
 
 

@@ -22,12 +22,11 @@ from typing import Any
 import cattrs
 import numpy as np
 import torch
-from platformdirs import user_cache_path
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from diamond_core.config import DenoiserConfig, RewardEndConfig
-from diamond_core.device import SWITCH
+from diamond_core.device import cache_root, processor
 from diamond_core.world.denoiser import Denoiser
 from diamond_core.world.engine import BodyModel, HoistedEngine, Judgement, JudgeModel
 from diamond_core.world.reward_end import RewardEndModel
@@ -78,23 +77,13 @@ def cache_folder(denoiser: Denoiser, reward_end: RewardEndModel, frame_shape: tu
     """Where these weights, converted for this version and processor, are kept."""
     from importlib.metadata import version
 
-    root = Path(os.environ.get("DIAMOND_CACHE", user_cache_path("diamond"))) / "openvino"
+    root = cache_root() / "openvino"
     digest = hashlib.sha256(json.dumps([FORMAT, version("openvino"), torch.__version__, processor(), frame_shape,
                                         description(denoiser, reward_end, frame_shape)]).encode())
     for model in (denoiser, reward_end):
         for x in model.state_dict().values():
             digest.update(x.detach().cpu().contiguous().numpy().tobytes())
     return root / digest.hexdigest()[:24]
-
-
-def processor() -> str:
-    """What distinguishes this processor from others, as far as kernels go."""
-    import platform
-
-    info = Path("/proc/cpuinfo")
-    flags = [line for line in info.read_text().splitlines() if line.startswith("flags")][:1] if info.exists() else []
-    # and the switch that hides some of it
-    return " ".join([platform.machine(), platform.processor(), *flags, os.environ.get(SWITCH, "")])
 
 
 def description(denoiser: Denoiser, reward_end: RewardEndModel, frame_shape: tuple[int, int, int]) -> dict[str, Any]:

@@ -1,0 +1,461 @@
+/* The world's convolutional networks on a CPU without matrix units: a list of steps over one image. Our own.
+
+   3x3 convolutions are Winograd's F(4x4, 3x3): 36 products for 16 outputs instead of 144. Norm, scale, shift and SiLU
+   are one pass. Images lie as [row][column][channel]; what a convolution reads has a border of zeros.
+   Written with the vector types that gcc and clang share. */
+
+#include <pthread.h>
+#include <sched.h>
+#include <stddef.h>
+#include <string.h>
+
+enum { LANES = 8 };
+typedef float vec __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
+typedef int ivec __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
+
+enum {
+    TILE = 4, PATCH = 6, POSITIONS = 36,
+    ROWS = 6, COLUMNS = 2 * LANES, /* of what a product holds in registers */
+    TURNS = 10000,                 /* at a gate: some ten microseconds */
+    BLOCK = 24,                    /* tiles that are transformed and multiplied before the next ones: cache */
+    GAP = 32                       /* floats between positions, or their rows would drive each other out of the cache */
+};
+enum Kind { READ, STATISTICS, PREPARE, CONV3, HALVE, CONV1, ATTEND, WRITE };
+
+/* One step. Places are counted in floats from the start of the image's memory or of the weights. */
+typedef struct {
+    int kind, h, w, c_in, c_out;      /* of the output; c_in of all inputs together */
+    int c_first;                      /* channels of the first of two inputs */
+    int groups, modulated, silu;      /* PREPARE: the norm, if any; its scale, less 1, and shift are of the modulation */
+    int doubled, border;              /* PREPARE: pixels are repeated; zeros lie around */
+    int adds, heads;                  /* `residual` is added; ATTEND */
+    ptrdiff_t in, in2, out, residual, work;
+    ptrdiff_t statistics, statistics2; /* sums and sums of squares of the inputs' channels */
+    ptrdiff_t weight, bias, scale, shift;
+} Step;
+
+/* Where threads wait for each other. They turn for a moment, for the next step is some ten microseconds away, and then
+   let others run. */
+typedef struct {
+    int arrived, round;
+} Gate;
+
+typedef struct {
+    Gate *gate;
+    const float *weights, *modulation, *input;
+    float *memory, *output;
+    int thread, threads;
+} Task;
+
+static inline vec load(const float *p) { return *(const vec *)p; }
+static inline void store(float *p, vec x) { *(vec *)p = x; }
+static inline vec all(float x) { return (vec){x, x, x, x, x, x, x, x}; }
+
+static inline vec chosen(ivec yes, vec x, vec y) { return (vec)((yes & (ivec)x) | (~yes & (ivec)y)); }
+
+static inline int smaller(int a, int b) { return a < b ? a : b; }
+
+/* A thread's part of n things: from part(t) to part(t + 1). */
+static inline int part(int n, int t, int threads) { return (int)((long)n * t / threads); }
+
+static void barrier(const Task *t) {
+    if (t->threads == 1) return;
+    int round = __atomic_load_n(&t->gate->round, __ATOMIC_ACQUIRE);
+    if (__atomic_add_fetch(&t->gate->arrived, 1, __ATOMIC_ACQ_REL) == t->threads) {
+        __atomic_store_n(&t->gate->arrived, 0, __ATOMIC_RELAXED);
+        __atomic_add_fetch(&t->gate->round, 1, __ATOMIC_RELEASE);
+        return;
+    }
+    for (int turns = 0; __atomic_load_n(&t->gate->round, __ATOMIC_ACQUIRE) == round; turns++)
+        if (turns > TURNS) sched_yield();
+}
+
+/* e^x to 2e-7, for |x| < 87: 2^n e^f with f in +-ln(2)/2 by its series. */
+static inline vec exponential(vec x) {
+    const vec most = all(87.0f), magic = all(12582912.0f);
+    x = chosen(x < most, x, most);
+    x = chosen(x > -most, x, -most);
+    vec n = x * 1.44269504f + magic;
+    ivec bits = (ivec)n;
+    n -= magic;
+    vec f = x - n * 0.693359375f + n * 2.12194440e-4f;
+    vec p = 1.0f / 5040 * f + 1.0f / 720;
+    p = p * f + 1.0f / 120;
+    p = p * f + 1.0f / 24;
+    p = p * f + 1.0f / 6;
+    p = p * f + 0.5f;
+    p = p * f + 1.0f;
+    p = p * f + 1.0f;
+    return (vec)((ivec)p + (bits << 23));
+}
+
+/* out[r][0..COLUMNS) (+)= sum over i < k of a[r][i] b[i][0..COLUMNS), for a known number of rows: with six, twelve sums
+   are under way, more than a processor's multipliers are deep */
+static inline __attribute__((always_inline)) void product_of(const int rows, const float *restrict a, ptrdiff_t a_row,
+                                                             const float *restrict b, int k, float *restrict out,
+                                                             ptrdiff_t out_row, int adds) {
+    vec sum[ROWS][2];
+#pragma GCC unroll 6
+    for (int r = 0; r < rows; r++)
+        for (int j = 0; j < 2; j++) sum[r][j] = adds ? load(out + r * out_row + j * LANES) : (vec){0};
+    for (int i = 0; i < k; i++, b += COLUMNS) {
+        vec b0 = load(b), b1 = load(b + LANES);
+#pragma GCC unroll 6
+        for (int r = 0; r < rows; r++) {
+            vec x = all(a[r * a_row + i]);
+            sum[r][0] += x * b0, sum[r][1] += x * b1;
+        }
+    }
+#pragma GCC unroll 6
+    for (int r = 0; r < rows; r++)
+        for (int j = 0; j < 2; j++) store(out + r * out_row + j * LANES, sum[r][j]);
+}
+
+static void product(int rows, const float *a, ptrdiff_t a_row, const float *b, int k, float *out, ptrdiff_t out_row,
+                    int adds) {
+    for (; rows >= ROWS; rows -= ROWS, a += ROWS * a_row, out += ROWS * out_row)
+        product_of(ROWS, a, a_row, b, k, out, out_row, adds);
+    for (; rows >= 4; rows -= 4, a += 4 * a_row, out += 4 * out_row) product_of(4, a, a_row, b, k, out, out_row, adds);
+    for (; rows >= 2; rows -= 2, a += 2 * a_row, out += 2 * out_row) product_of(2, a, a_row, b, k, out, out_row, adds);
+    for (; rows; rows--, a += a_row, out += out_row) product_of(1, a, a_row, b, k, out, out_row, adds);
+}
+
+static inline int padded_width(int w) { return (w + TILE - 1) / TILE * TILE + 2; }
+
+/* Channels first outside -> channels last with a border inside. */
+static void read_image(const Step *s, const Task *t) {
+    int w = padded_width(s->w), h = padded_width(s->h);
+    for (int y = part(h, t->thread, t->threads); y < part(h, t->thread + 1, t->threads); y++) {
+        float *out = t->memory + s->out + (ptrdiff_t)y * w * s->c_out;
+        memset(out, 0, sizeof(float) * w * s->c_out);
+        if (y < 1 || y > s->h) continue;
+        for (int c = 0; c < s->c_in; c++) {
+            const float *in = t->input + ((ptrdiff_t)c * s->h + y - 1) * s->w;
+            for (int x = 0; x < s->w; x++) out[(x + 1) * s->c_out + c] = in[x];
+        }
+    }
+}
+
+static void write_image(const Step *s, const Task *t) {
+    for (int y = part(s->h, t->thread, t->threads); y < part(s->h, t->thread + 1, t->threads); y++)
+        for (int c = 0; c < s->c_out; c++)
+            for (int x = 0; x < s->w; x++)
+                t->output[((ptrdiff_t)c * s->h + y) * s->w + x] =
+                    t->memory[s->in + ((ptrdiff_t)y * s->w + x) * s->c_in + c];
+}
+
+/* Sums and sums of squares of every channel. */
+static void statistics(const Step *s, const Task *t) {
+    int vectors = s->c_in / LANES;
+    for (int v = part(vectors, t->thread, t->threads); v < part(vectors, t->thread + 1, t->threads); v++) {
+        const float *in = t->memory + s->in + v * LANES;
+        double sum[LANES] = {0}, square[LANES] = {0};
+        for (int y = 0; y < s->h; y++) {
+            vec a = {0}, b = {0}, a2 = {0}, b2 = {0};
+            int x = 0;
+            for (; x + 1 < s->w; x += 2, in += 2 * s->c_in) {
+                vec p = load(in), q = load(in + s->c_in);
+                a += p, a2 += p * p, b += q, b2 += q * q;
+            }
+            for (; x < s->w; x++, in += s->c_in) {
+                vec p = load(in);
+                a += p, a2 += p * p;
+            }
+            a += b, a2 += b2;
+            for (int i = 0; i < LANES; i++) sum[i] += a[i], square[i] += a2[i];
+        }
+        float *out = t->memory + s->statistics + v * LANES;
+        for (int i = 0; i < LANES; i++) out[i] = (float)sum[i], out[s->c_in + i] = (float)square[i];
+    }
+}
+
+/* What the norm and its scale and shift do to a channel: x a[c] + b[c]. */
+static void line_of_channels(const Step *s, const Task *t, float *a, float *b) {
+    int size = s->c_in / s->groups, c_second = s->c_in - s->c_first;
+    const float *first = t->memory + s->statistics, *second = t->memory + s->statistics2;
+    const float *scale = (s->modulated ? t->modulation : t->weights) + s->scale;
+    const float *shift = (s->modulated ? t->modulation : t->weights) + s->shift;
+    double pixels = (double)s->h * s->w / (s->doubled ? 4 : 1);
+    for (int g = 0; g < s->groups; g++) {
+        double sum = 0, square = 0;
+        for (int c = g * size; c < (g + 1) * size; c++) {
+            sum += c < s->c_first ? first[c] : second[c - s->c_first];
+            square += c < s->c_first ? first[s->c_first + c] : second[c_second + c - s->c_first];
+        }
+        double mean = sum / (pixels * size), variance = square / (pixels * size) - mean * mean + 1e-5;
+        float factor = (float)(1 / __builtin_sqrt(variance));
+        for (int c = g * size; c < (g + 1) * size; c++) {
+            a[c] = factor * (scale[c] + (s->modulated ? 1 : 0));
+            b[c] = shift[c] - (float)mean * a[c];
+        }
+    }
+}
+
+/* One or two images beside each other, normalised and through SiLU where asked, doubled in size where asked, with a
+   border of zeros. */
+static void prepare(const Step *s, const Task *t) {
+    float a[s->c_in], b[s->c_in];
+    if (s->groups) line_of_channels(s, t, a, b);
+    int edge = s->border, d = s->doubled;
+    int w = edge ? padded_width(s->w) : s->w, h = edge ? padded_width(s->h) : s->h;
+    for (int y = part(h, t->thread, t->threads); y < part(h, t->thread + 1, t->threads); y++) {
+        float *out = t->memory + s->out + (ptrdiff_t)y * w * s->c_in;
+        if (y < edge || y >= s->h + edge) {
+            memset(out, 0, sizeof(float) * w * s->c_in);
+            continue;
+        }
+        memset(out, 0, sizeof(float) * edge * s->c_in);
+        memset(out + (s->w + edge) * s->c_in, 0, sizeof(float) * (w - s->w - edge) * s->c_in);
+        out += edge * s->c_in;
+        for (int x = 0; x < s->w; x++, out += s->c_in) {
+            ptrdiff_t pixel = (ptrdiff_t)((y - edge) >> d) * (s->w >> d) + (x >> d);
+            for (int i = 0; i < 2; i++) {
+                int from = i ? s->c_first : 0, c = i ? s->c_in - s->c_first : s->c_first;
+                const float *in = t->memory + (i ? s->in2 : s->in) + pixel * c;
+                if (!s->groups) {
+                    memcpy(out + from, in, sizeof(float) * c);
+                    continue;
+                }
+                for (int j = 0; j < c; j += LANES) {
+                    vec p = load(in + j) * load(a + from + j) + load(b + from + j);
+                    if (s->silu) p = p / (1.0f + exponential(-p));
+                    store(out + from + j, p);
+                }
+            }
+        }
+    }
+}
+
+/* Six numbers of a patch's row or column, transformed. */
+static inline void forward(const vec d[PATCH], vec out[PATCH]) {
+    vec p = d[4] - 4.0f * d[2], q = d[3] - 4.0f * d[1], r = d[4] - d[2], u = 2.0f * (d[3] - d[1]);
+    out[0] = 4.0f * d[0] - 5.0f * d[2] + d[4];
+    out[1] = p + q;
+    out[2] = p - q;
+    out[3] = r + u;
+    out[4] = r - u;
+    out[5] = 4.0f * d[1] - 5.0f * d[3] + d[5];
+}
+
+static inline void backward(const vec m[PATCH], vec out[TILE]) {
+    vec p = m[1] + m[2], q = m[1] - m[2], r = m[3] + m[4], u = m[3] - m[4];
+    out[0] = m[0] + p + r;
+    out[1] = q + 2.0f * u;
+    out[2] = p + 4.0f * r;
+    out[3] = q + 8.0f * u + m[5];
+}
+
+/* From one position to the next. */
+static inline ptrdiff_t stride(int size, int c) { return (ptrdiff_t)size * c + GAP; }
+
+/* patches[position][tile - first][c_in] of the tiles first..last and the channels from..to */
+static void transform(const Step *s, const Task *t, float *patches, int first, int last, int size, int from, int to) {
+    int w = padded_width(s->w), across = (s->w + TILE - 1) / TILE;
+    for (int tile = first; tile < last; tile++) {
+        const float *in = t->memory + s->in + ((ptrdiff_t)(tile / across) * TILE * w + tile % across * TILE) * s->c_in;
+        for (int c = from; c < to; c += LANES) {
+            vec rows[PATCH][PATCH], d[PATCH], out[PATCH];
+            for (int x = 0; x < PATCH; x++) {
+                for (int y = 0; y < PATCH; y++) d[y] = load(in + ((ptrdiff_t)y * w + x) * s->c_in + c);
+                forward(d, out);
+                for (int y = 0; y < PATCH; y++) rows[y][x] = out[y];
+            }
+            float *p = patches + (ptrdiff_t)(tile - first) * s->c_in + c;
+            for (int y = 0; y < PATCH; y++) {
+                forward(rows[y], out);
+                for (int x = 0; x < PATCH; x++) store(p + (ptrdiff_t)(y * PATCH + x) * stride(size, s->c_in), out[x]);
+            }
+        }
+    }
+}
+
+/* products[position][tile][c_out] of the positions from..to of `size` tiles */
+static void multiply(const Step *s, const Task *t, const float *patches, float *products, int size, int from, int to) {
+    for (int p = from; p < to; p++)
+        for (int c = 0; c < s->c_out; c += COLUMNS) {
+            const float *weight = t->weights + s->weight + ((ptrdiff_t)p * s->c_out + c) * s->c_in;
+            product(size, patches + p * stride(size, s->c_in), s->c_in, weight, s->c_in,
+                    products + p * stride(size, s->c_out) + c, s->c_out, 0);
+        }
+}
+
+static void transform_back(const Step *s, const Task *t, const float *products, int first, int last, int size, int from,
+                           int to) {
+    int across = (s->w + TILE - 1) / TILE;
+    for (int tile = first; tile < last; tile++) {
+        int y0 = tile / across * TILE, x0 = tile % across * TILE;
+        for (int c = from; c < to; c += LANES) {
+            vec columns[TILE][PATCH], m[PATCH], out[TILE];
+            const float *p = products + (ptrdiff_t)(tile - first) * s->c_out + c;
+            for (int x = 0; x < PATCH; x++) {
+                for (int y = 0; y < PATCH; y++) m[y] = load(p + (ptrdiff_t)(y * PATCH + x) * stride(size, s->c_out));
+                backward(m, out);
+                for (int y = 0; y < TILE; y++) columns[y][x] = out[y];
+            }
+            vec bias = load(t->weights + s->bias + c);
+            for (int y = 0; y < smaller(TILE, s->h - y0); y++) {
+                backward(columns[y], out);
+                ptrdiff_t pixel = ((ptrdiff_t)(y0 + y) * s->w + x0) * s->c_out + c;
+                for (int x = 0; x < smaller(TILE, s->w - x0); x++) {
+                    ptrdiff_t at = pixel + x * s->c_out;
+                    vec sum = out[x] + bias;
+                    if (s->adds) sum += load(t->memory + s->residual + at);
+                    store(t->memory + s->out + at, sum);
+                }
+            }
+        }
+    }
+}
+
+static void conv3(const Step *s, const Task *t) {
+    int tiles = ((s->h + TILE - 1) / TILE) * ((s->w + TILE - 1) / TILE), i = t->thread, n = t->threads;
+    if (tiles >= BLOCK * n) {
+        ptrdiff_t size_in = POSITIONS * stride(BLOCK, s->c_in), size_out = POSITIONS * stride(BLOCK, s->c_out);
+        float *patches = t->memory + s->work + i * (size_in + size_out), *products = patches + size_in;
+        for (int first = part(tiles, i, n), end = part(tiles, i + 1, n); first < end; first += BLOCK) {
+            int last = smaller(end, first + BLOCK), size = last - first;
+            transform(s, t, patches, first, last, size, 0, s->c_in);
+            multiply(s, t, patches, products, size, 0, POSITIONS);
+            transform_back(s, t, products, first, last, size, 0, s->c_out);
+        }
+        return;
+    }
+    /* few tiles: the threads share all of them, by channels and positions */
+    float *patches = t->memory + s->work, *products = patches + POSITIONS * stride(tiles, s->c_in);
+    int v_in = s->c_in / LANES, v_out = s->c_out / LANES;
+    transform(s, t, patches, 0, tiles, tiles, part(v_in, i, n) * LANES, part(v_in, i + 1, n) * LANES);
+    barrier(t);
+    multiply(s, t, patches, products, tiles, part(POSITIONS, i, n), part(POSITIONS, i + 1, n));
+    barrier(t);
+    transform_back(s, t, products, 0, tiles, tiles, part(v_out, i, n) * LANES, part(v_out, i + 1, n) * LANES);
+}
+
+/* Adds bias and residual to a row of pixels. */
+static void finish(const Step *s, const Task *t, ptrdiff_t pixel, int pixels) {
+    for (int x = 0; x < pixels; x++)
+        for (int c = 0; c < s->c_out; c += LANES) {
+            ptrdiff_t at = (pixel + x) * s->c_out + c;
+            vec sum = load(t->memory + s->out + at) + load(t->weights + s->bias + c);
+            if (s->adds) sum += load(t->memory + s->residual + at);
+            store(t->memory + s->out + at, sum);
+        }
+}
+
+/* A 3x3 convolution of stride 2, as nine products. */
+static void halve(const Step *s, const Task *t) {
+    int w = padded_width(2 * s->w);
+    for (int y = part(s->h, t->thread, t->threads); y < part(s->h, t->thread + 1, t->threads); y++) {
+        for (int c = 0; c < s->c_out; c += COLUMNS)
+            for (int tap = 0; tap < 9; tap++)
+                product(s->w, t->memory + s->in + ((ptrdiff_t)(2 * y + tap / 3) * w + tap % 3) * s->c_in, 2 * s->c_in,
+                        t->weights + s->weight + ((ptrdiff_t)tap * s->c_out + c) * s->c_in, s->c_in,
+                        t->memory + s->out + (ptrdiff_t)y * s->w * s->c_out + c, s->c_out, tap > 0);
+        finish(s, t, (ptrdiff_t)y * s->w, s->w);
+    }
+}
+
+/* A 1x1 convolution of one image, or of two beside each other. */
+static void conv1(const Step *s, const Task *t) {
+    int pixels = s->h * s->w, c_second = s->c_in - s->c_first;
+    int from = part(pixels, t->thread, t->threads), to = part(pixels, t->thread + 1, t->threads);
+    for (int p = from; p < to; p += BLOCK) {
+        int size = smaller(BLOCK, to - p);
+        for (int c = 0; c < s->c_out; c += COLUMNS) {
+            const float *weight = t->weights + s->weight + (ptrdiff_t)c * s->c_in;
+            float *out = t->memory + s->out + (ptrdiff_t)p * s->c_out + c;
+            product(size, t->memory + s->in + (ptrdiff_t)p * s->c_first, s->c_first, weight, s->c_first, out, s->c_out, 0);
+            if (c_second)
+                product(size, t->memory + s->in2 + (ptrdiff_t)p * c_second, c_second, weight + COLUMNS * s->c_first,
+                        c_second, out, s->c_out, 1);
+        }
+    }
+    finish(s, t, from, to - from);
+}
+
+/* Attention over pixels; a pixel holds its queries (divided by the temperature already), keys and values. */
+static void attend(const Step *s, const Task *t) {
+    int n = s->h * s->w, c = s->c_out, size = c / s->heads;
+    float *scores = t->memory + s->work + (ptrdiff_t)t->thread * n * (1 + size), *keys = scores + n;
+    for (int head = part(s->heads, t->thread, t->threads); head < part(s->heads, t->thread + 1, t->threads); head++) {
+        const float *in = t->memory + s->in + head * size;
+        for (int j = 0; j < n; j++)
+            for (int i = 0; i < size; i++) keys[i * n + j] = in[(ptrdiff_t)j * 3 * c + c + i];
+        for (int at = 0; at < n; at++) {
+            const float *q = in + (ptrdiff_t)at * 3 * c;
+            float most = -3e38f, total = 0;
+            for (int j = 0; j < n; j += LANES) {
+                vec sum = {0};
+                for (int i = 0; i < size; i++) sum += q[i] * load(keys + i * n + j);
+                store(scores + j, sum);
+            }
+            for (int j = 0; j < n; j++) most = scores[j] > most ? scores[j] : most;
+            for (int j = 0; j < n; j += LANES) store(scores + j, exponential(load(scores + j) - most));
+            float *out = t->memory + s->out + (ptrdiff_t)at * c + head * size;
+            memset(out, 0, sizeof(float) * size);
+            for (int j = 0; j < n; j++) {
+                const float *v = in + (ptrdiff_t)j * 3 * c + 2 * c;
+                total += scores[j];
+                for (int i = 0; i < size; i++) out[i] += scores[j] * v[i];
+            }
+            for (int i = 0; i < size; i++) out[i] /= total;
+        }
+    }
+}
+
+static void take(const Step *steps, int num_steps, const Task *t) {
+    static void (*const does[])(const Step *, const Task *) = {read_image, statistics, prepare, conv3,
+                                                               halve,      conv1,      attend,  write_image};
+    for (int i = 0; i < num_steps; i++) {
+        does[steps[i].kind](steps + i, t);
+        barrier(t);
+    }
+}
+
+/* What a thread needs to know of the whole. */
+typedef struct {
+    const Step *steps;
+    int num_steps, n, *ready, *next;
+    ptrdiff_t input_size, modulation_size, output_size, memory_size;
+    Task task;
+} Work;
+
+static void *work(void *argument) {
+    const Work *w = argument;
+    while (!__atomic_load_n(w->ready, __ATOMIC_ACQUIRE)) sched_yield();
+    Task t = w->task;
+    if (w->n == 1) {
+        take(w->steps, w->num_steps, &t);
+        return NULL;
+    }
+    t.memory += t.thread * w->memory_size;
+    t.thread = 0, t.threads = 1;
+    for (int i; (i = __atomic_fetch_add(w->next, 1, __ATOMIC_RELAXED)) < w->n;) {
+        t.input = w->task.input + i * w->input_size;
+        t.modulation = w->task.modulation + i * w->modulation_size;
+        t.output = w->task.output + i * w->output_size;
+        take(w->steps, w->num_steps, &t);
+    }
+    return NULL;
+}
+
+/* Runs the steps over n images. One image is shared by all threads; of several, each is one thread's.
+   inputs (n, input_size), modulations (n, modulation_size), outputs (n, output_size); memory is for one image if n is
+   1, for `threads` images otherwise. Threads that the system refuses are done without. */
+void run(const Step *steps, int num_steps, const float *weights, int n, const float *inputs, ptrdiff_t input_size,
+         const float *modulations, ptrdiff_t modulation_size, float *outputs, ptrdiff_t output_size, float *memory,
+         ptrdiff_t memory_size, int threads) {
+    Gate gate = {0, 0};
+    int ready = 0, next = 0, begun = 1;
+    threads = n == 1 ? threads : smaller(threads, n);
+    pthread_t others[threads];
+    Work works[threads];
+    for (int i = 0; i < threads; i++)
+        works[i] = (Work){steps, num_steps, n, &ready, &next, input_size, modulation_size, output_size, memory_size,
+                          {&gate, weights, modulations, inputs, memory, outputs, i, threads}};
+    /* made for each call, which takes microseconds: threads that rest between calls would have to be woken as well */
+    while (begun < threads && pthread_create(others + begun, NULL, work, works + begun) == 0) begun++;
+    for (int i = 0; i < begun; i++) works[i].task.threads = begun;
+    __atomic_store_n(&ready, 1, __ATOMIC_RELEASE);
+    work(works);
+    for (int i = 1; i < begun; i++) pthread_join(others[i], NULL);
+}

@@ -1,0 +1,141 @@
+"""The world's networks on a CPU without bfloat16: Winograd's convolutions in C, compiled in a second, once. Our own.
+
+Nothing is traced or converted, and the compiled source serves all worlds: it is here long before play has begun.
+"""
+
+from __future__ import annotations
+
+import copy
+import ctypes
+import functools
+import hashlib
+import os
+import shutil
+import subprocess
+import tempfile
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from diamond_core.device import cache_root, processor
+from diamond_core.world.denoiser import Denoiser
+from diamond_core.world.engine import BodyModel, HoistedEngine, Judgement, JudgeModel, ada_norms
+from diamond_core.world.reward_end import RewardEndModel
+from diamond_core.world.winograd_steps import NotHere, Writer, body, encoder
+
+SOURCE = Path(__file__).with_name("winograd.c")
+FLAGS = ("-O3", "-march=native", "-shared", "-fPIC", "-pthread")
+COMPILE_SECONDS = 120
+WORST_ERROR = 1e-3
+"""Largest root mean square difference from torch, relative to the output's, that is accepted."""
+
+
+def build(denoiser: Denoiser, reward_end: RewardEndModel, frame_shape: tuple[int, int, int]) -> HoistedEngine:
+    """The engine for a CPU, in a quarter of a second, and one more where the source was never compiled. Raises NotHere.
+
+    May run in a thread beside play.
+    """
+    _, h, w = frame_shape
+    inner, rest = denoiser.inner_model, JudgeModel(copy.deepcopy(reward_end).eval())
+    frame, features = Network(body(inner, (h, w))), Network(encoder(reward_end.encoder, (h, w)))
+    modulations = modulations_of(reward_end)
+
+    def draw(noisy: Tensor, past: Tensor, modulation: Tensor) -> Tensor:
+        return frame(torch.cat([past, noisy], dim=1), modulation)
+
+    @torch.no_grad()
+    def judge(frames: Tensor, actions: Tensor, next_frames: Tensor, hx: Tensor, cx: Tensor) -> Judgement:
+        seen = features(torch.cat([frames, next_frames], dim=1), modulations[actions])
+        return Judgement(*rest.remember(seen.flatten(1), hx, cx))
+
+    engine = HoistedEngine(denoiser, draw, judge, "Winograd float32")
+    compare(engine, reward_end, frame_shape)
+    return engine
+
+
+@torch.no_grad()
+def modulations_of(reward_end: RewardEndModel) -> Tensor:
+    """(A, m): the scales and shifts of the encoder's norms for every action."""
+    return torch.cat([norm.linear(reward_end.act_emb.weight) for norm in ada_norms(reward_end.encoder)], dim=1)
+
+
+@torch.no_grad()
+def compare(engine: HoistedEngine, reward_end: RewardEndModel, frame_shape: tuple[int, int, int]) -> None:
+    """Raises NotHere if the networks are not what they are in torch."""
+    inner, k = engine.denoiser.inner_model, engine.denoiser.config.num_conditioning_frames
+    c, h, w = frame_shape
+    x, past = torch.rand(1, c, h, w) * 2 - 1, torch.rand(1, k * c, h, w) * 2 - 1
+    model = BodyModel(inner)
+    modulation = torch.rand(1, model.size) / 10
+    action, memory = torch.zeros(1, dtype=torch.int64), torch.zeros(1, reward_end.config.lstm_dim)
+    pairs = [(engine.body(x, past, modulation), model(x, past, modulation)),
+             *zip(engine.judge(x, action, past[:, :c], memory, memory),
+                  JudgeModel(reward_end)(x, action, past[:, :c], memory, memory), strict=True)]
+    for found, expected in pairs:
+        error = (found - expected).square().mean().sqrt() / expected.square().mean().sqrt().clamp(min=1e-6)
+        if not error < WORST_ERROR:
+            raise NotHere(f"Winograd's path is off by {error.item():.2g} on this processor")
+
+
+class Network:
+    """A written network, tensors in and tensors out."""
+
+    def __init__(self, writer: Writer) -> None:
+        self._shape = writer.out_shape
+        self._threads = torch.get_num_threads()
+        self._weights = torch.cat(writer.learned)
+        self._steps, self._size = writer.placed(self._threads)
+        self._memory = torch.zeros(self._size)
+        self._run = library()
+        self._lock = threading.Lock()
+
+    def __call__(self, inputs: Tensor, modulation: Tensor) -> Tensor:
+        """inputs (n, c, h, w), modulation (n, m) -> (n, c', h', w')."""
+        inputs, modulation = inputs.float().contiguous(), modulation.float().contiguous()
+        n = len(inputs)
+        outputs = torch.empty(n, *self._shape)
+        with self._lock:
+            if n > 1 and len(self._memory) == self._size:
+                self._memory = torch.zeros(self._size * self._threads)
+            self._run(self._steps, len(self._steps), self._weights.data_ptr(), n,
+                      inputs.data_ptr(), inputs[0].numel(), modulation.data_ptr(), modulation.shape[1],
+                      outputs.data_ptr(), outputs[0].numel(), self._memory.data_ptr(), self._size, self._threads)
+        return outputs
+
+
+@functools.cache
+def library() -> Callable[..., None]:
+    """`run` of the source, from the disk or compiled now. Raises NotHere."""
+    try:
+        run = ctypes.CDLL(str(compiled())).run
+    except OSError as error:
+        raise NotHere(f"what was compiled of winograd.c does not load: {error}") from error
+    run.restype = None
+    number, place, size = ctypes.c_int, ctypes.c_void_p, ctypes.c_ssize_t
+    run.argtypes = [place, number, place, number, place, size, place, size, place, size, place, size, number]
+    return run
+
+
+def compiled() -> Path:
+    """The library, which is kept for this source, compiler and processor. Raises NotHere."""
+    compiler = os.environ.get("CC") or next(filter(None, map(shutil.which, ("cc", "gcc", "clang"))), None)
+    if compiler is None:
+        raise NotHere("no C compiler (cc, gcc, clang): with one, dreams would be twice as fast")
+    key = " ".join([compiler, *FLAGS, processor(), SOURCE.read_text()])
+    target = cache_root() / "winograd" / f"{hashlib.sha256(key.encode()).hexdigest()[:24]}.so"
+    if not target.exists():
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=target.parent) as folder:
+            building = Path(folder) / target.name
+            try:
+                done = subprocess.run([*compiler.split(), *FLAGS, str(SOURCE), "-o", str(building)],
+                                      capture_output=True, text=True, timeout=COMPILE_SECONDS)
+            except (OSError, subprocess.TimeoutExpired) as error:
+                raise NotHere(f"the C compiler did not run: {error}") from error
+            if done.returncode:
+                raise NotHere(f"{compiler} does not compile winograd.c: {(done.stderr.splitlines() or ['?'])[0][:150]}")
+            os.replace(building, target)
+    return target

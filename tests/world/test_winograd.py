@@ -1,0 +1,159 @@
+"""Winograd's path computes what torch does, at all sizes, with any number of threads and dreams, or says it cannot."""
+
+from __future__ import annotations
+
+import itertools
+import shutil
+import subprocess
+from dataclasses import replace
+
+import pytest
+import torch
+
+from diamond_core.config import ActorCriticConfig, AgentConfig, DenoiserConfig, RewardEndConfig
+from diamond_core.training.agent import Agent
+from diamond_core.world import accelerate as acceleration
+from diamond_core.world import winograd
+from diamond_core.world.accelerate import accelerate
+from diamond_core.world.dream import World
+from diamond_core.world.engine import BodyModel, HoistedEngine, JudgeModel
+from diamond_core.world.winograd_steps import Image, Program, first_gap
+from tests.conftest import EXACT, SMALL
+
+pytestmark = pytest.mark.skipif(not any(map(shutil.which, ("cc", "gcc", "clang"))), reason="no C compiler")
+
+SIZES = {
+    "deep": AgentConfig(denoiser=DenoiserConfig(channels=(32, 32, 64, 64), depths=(1, 1, 1, 1)),
+                        reward_end=RewardEndConfig(channels=(16, 16, 32, 32), depths=(1, 1, 1, 1))),
+    "several blocks": AgentConfig(image_size=(32, 48), denoiser=DenoiserConfig(channels=(64, 96), depths=(2, 3),
+                                                                               attention=(False, False)),
+                                  reward_end=RewardEndConfig(channels=(32, 32), depths=(2, 2),
+                                                             attention=(False, False))),
+    "attention": AgentConfig(image_channels=1, image_size=(16, 24),
+                             denoiser=DenoiserConfig(channels=(32, 64), depths=(1, 1), attention=(True, True)),
+                             reward_end=RewardEndConfig(channels=(16, 32), depths=(1, 1), attention=(True, True))),
+    "toy": AgentConfig(image_size=(8, 8),
+                       denoiser=DenoiserConfig(cond_channels=64, channels=(16, 32), depths=(1, 1),
+                                               attention=(False, False)),
+                       reward_end=RewardEndConfig(cond_channels=32, channels=(16, 32), depths=(1, 1),
+                                                  attention=(False, False), lstm_dim=32),
+                       actor_critic=ActorCriticConfig(channels=(16, 32), lstm_dim=32)),
+}
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path_factory, monkeypatch):
+    monkeypatch.setenv("DIAMOND_CACHE", str(tmp_path_factory.getbasetemp() / "winograd-cache"))
+
+
+def agent_of(config: AgentConfig) -> Agent:
+    torch.manual_seed(1)
+    agent = Agent.from_config(config, 3).eval()
+    with torch.no_grad():
+        for p in agent.parameters():
+            # layers that begin at zero would hide errors; a net whose numbers grow would hide them, too
+            if not p.any():
+                p.normal_(std=0.02)
+    return agent.requires_grad_(False)
+
+
+def calls(engine: HoistedEngine, config: AgentConfig, n: int) -> list[torch.Tensor]:
+    torch.manual_seed(2)
+    c, h, w = config.frame_shape
+    k, m = config.denoiser.num_conditioning_frames, BodyModel(engine.denoiser.inner_model).size
+    frames, noisy = torch.randn(n, k * c, h, w), torch.randn(n, c, h, w)
+    memory = torch.randn(2, n, config.reward_end.lstm_dim) / 10
+    return [engine.body(noisy, frames, torch.randn(n, m) / 10),
+            *engine.judge(frames[:, :c], torch.arange(n) % 3, noisy, *memory)]
+
+
+@pytest.mark.parametrize("name", SIZES)
+@pytest.mark.parametrize("threads", [1, 2, 5])
+def test_it_computes_what_torch_computes(name, threads, monkeypatch):
+    config = SIZES[name]
+    agent = agent_of(config)
+    truth = HoistedEngine(agent.denoiser, BodyModel(agent.denoiser.inner_model), JudgeModel(agent.reward_end), "torch")
+    monkeypatch.setattr(winograd.torch, "get_num_threads", lambda: threads)
+    engine = winograd.build(agent.denoiser, agent.reward_end, config.frame_shape)
+    for n in (1, 7, 1):
+        for found, expected in zip(calls(engine, config, n), calls(truth, config, n), strict=True):
+            torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)
+            assert expected.std() > 1e-3
+
+
+def test_neither_threads_nor_batch_mates_change_a_bit(monkeypatch):
+    """A tape is played again on a machine with other cores, or among other dreams."""
+    config = SIZES["deep"]
+    agent = agent_of(config)
+    found = []
+    for threads in (1, 2, 3):
+        monkeypatch.setattr(winograd.torch, "get_num_threads", lambda threads=threads: threads)
+        engine = winograd.build(agent.denoiser, agent.reward_end, config.frame_shape)
+        x, past = torch.randn(4, 3, 64, 64, generator=torch.Generator().manual_seed(0)), torch.zeros(4, 12, 64, 64)
+        modulation = torch.zeros(4, BodyModel(agent.denoiser.inner_model).size)
+        found += [engine.body(x, past, modulation)[2:3], engine.body(x[2:3], past[:1], modulation[:1])]
+    assert all(torch.equal(found[0], other) for other in found[1:])
+
+
+@pytest.mark.parametrize(("config", "why"), [
+    (replace(SIZES["deep"], image_size=(64, 40)), "sides"),
+    (replace(SMALL, denoiser=replace(SMALL.denoiser, channels=(8, 24))), "width")])
+def test_what_it_does_not_know_it_refuses(config, why):
+    agent = agent_of(config)
+    with pytest.raises(winograd.NotHere, match=why):
+        winograd.build(agent.denoiser, agent.reward_end, config.frame_shape)
+
+
+def test_a_wrong_result_is_noticed(monkeypatch):
+    """As of a compiler that miscompiles, or of a processor that is not the one it was compiled for."""
+    agent = agent_of(SIZES["toy"])
+    monkeypatch.setattr(winograd, "library", lambda: lambda *_: None)
+    with pytest.raises(winograd.NotHere, match="off by"):
+        winograd.build(agent.denoiser, agent.reward_end, agent.config.frame_shape)
+
+
+@pytest.mark.parametrize(("compiler", "why"), [("false", "does not compile"), ("/nowhere/cc", "did not run"),
+                                               ("", "no C compiler")])
+def test_without_a_compiler_it_says_so(compiler, why, tmp_path, monkeypatch):
+    monkeypatch.setenv("DIAMOND_CACHE", str(tmp_path))
+    monkeypatch.setenv("CC", compiler)
+    monkeypatch.setattr(winograd.shutil, "which", lambda name: None)
+    with pytest.raises(winograd.NotHere, match=why):
+        winograd.compiled()
+    assert not list(tmp_path.rglob("*.so"))
+
+
+def test_it_is_compiled_once(tmp_path, monkeypatch):
+    monkeypatch.setenv("DIAMOND_CACHE", str(tmp_path))
+    first = winograd.compiled()
+    monkeypatch.setattr(subprocess, "run", None)
+    assert winograd.compiled() == first and [p.name for p in first.parent.iterdir()] == [first.name]
+
+
+@pytest.mark.parametrize("has_bfloat16", [False, True])
+def test_it_is_here_at_once_and_stays_where_nothing_is_faster(monkeypatch, has_bfloat16):
+    asked: list[str] = []
+
+    def openvino(denoiser, reward_end, frame_shape) -> HoistedEngine:
+        asked.append(world.path)
+        return HoistedEngine(denoiser, BodyModel(denoiser.inner_model), world.engine.judge, "OpenVINO")
+
+    monkeypatch.setattr(acceleration, "has_bfloat16", lambda device: has_bfloat16)
+    monkeypatch.setattr(acceleration.openvino_runtime, "build", openvino)
+    agent = agent_of(SIZES["toy"])
+    world: World = agent.world(runtime=EXACT)
+    message = accelerate(world, agent.config.frame_shape).wait(60)
+    assert message.startswith("OpenVINO" if has_bfloat16 else "Winograd float32")
+    assert asked == (["Winograd float32"] if has_bfloat16 else [])
+
+
+def test_memory_is_used_again_and_never_while_it_is_needed():
+    assert first_gap([], 5) == 0 and first_gap([(0, 3), (5, 9)], 2) == 3 and first_gap([(0, 3), (5, 9)], 3) == 9
+    program = Program()
+    images = [Image(1, 1, 1, size) for size in (10, 10, 5, 10, 5, 5)]
+    for a, b in itertools.pairwise(images):
+        program.add("prepare", b, {"source": a})
+    steps, size = program.placed(threads=1)
+    for step, (a, b) in zip(steps, itertools.pairwise(images), strict=True):
+        assert step.source + a.size <= step.out or step.out + b.size <= step.source
+    assert size == 20
