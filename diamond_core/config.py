@@ -162,8 +162,7 @@ class ImaginationConfig:
     denoising_steps: int | None = None
     """Fewer denoising steps than the world is played with make more of an hour; none = as many, as in the paper."""
     engine: Literal["torch", "fast"] = "torch"
-    """fast: on a CPU, convert the world's networks for OpenVINO in every epoch; pays from some ten thousand imagined
-    steps an epoch."""
+    """fast: on the fastest engine of the machine, which is made anew in every epoch."""
 
 
 @dataclass(frozen=True)
@@ -262,6 +261,8 @@ class RuntimeConfig:
     channels_last: Literal["auto", "on", "off"] = "auto"
     compile: Literal["auto", "on", "off"] = "auto"
     """torch.compile of the three networks."""
+    convolutions: Literal["auto", "torch"] = "auto"
+    """In training. auto: on CPUs without bfloat16, and with a C compiler, by Winograd's algorithm."""
     threads: int = 0
     """CPU threads of training; 0 = one a core."""
 

@@ -33,6 +33,8 @@ class Runtime:
     dtype: torch.dtype
     channels_last: bool
     compile: bool
+    winograd: bool = False
+    """Whether training may compute convolutions by Winograd's algorithm."""
 
     def autocast(self) -> AbstractContextManager[None]:
         """The precision of the networks, as a context: float32 is float32, whatever is around it."""
@@ -57,7 +59,8 @@ def resolve(config: RuntimeConfig = RuntimeConfig()) -> Runtime:
     compiles = {"on": True, "off": False, "auto": device.type == "cuda"}[config.compile]
     # without bfloat16 a CPU trains an eighth faster in the plain layout
     channels_last = {"on": True, "off": False, "auto": fast and device.type != "mps"}[config.channels_last]
-    return Runtime(device, dtype, channels_last, compiles)
+    winograd = config.convolutions == "auto" and device.type == "cpu" and dtype == torch.float32 and not compiles
+    return Runtime(device, dtype, channels_last, compiles, winograd)
 
 
 def find_device(name: str) -> torch.device:

@@ -27,7 +27,7 @@ SMALL = AgentConfig(
     denoiser=DenoiserConfig(cond_channels=16, channels=(8, 8), depths=(1, 1), attention=(False, False)),
     reward_end=RewardEndConfig(cond_channels=8, channels=(8, 8), depths=(1, 1), attention=(False, False), lstm_dim=16),
     actor_critic=ActorCriticConfig(channels=(8, 8), lstm_dim=16))
-EXACT = RuntimeConfig(device="cpu", precision="float32", channels_last="off", compile="off")
+EXACT = RuntimeConfig(device="cpu", precision="float32", channels_last="off", compile="off", convolutions="torch")
 
 
 @pytest.fixture

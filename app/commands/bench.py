@@ -262,7 +262,8 @@ def updates(c: Bench, agent: Agent, say: Any) -> Table:
 
     config = replace(paper(c.game), agent=agent.config)
     names = action_names(c.game)
-    options = {"plain": RuntimeConfig(device=c.device, precision="float32", channels_last="off", compile="off"),
+    options = {"plain": RuntimeConfig(device=c.device, precision="float32", channels_last="off", compile="off",
+                                      convolutions="torch"),
                "train": RuntimeConfig(device=c.device, compile="on" if c.compile else "auto")}
     runtimes = {path: resolve(option) for path, option in options.items()}
     made = {path: subjects_of(config, names, runtime, path == "plain") for path, runtime in runtimes.items()}

@@ -16,6 +16,7 @@ from diamond_core.agent.scripted import RULES, ScriptedPolicy, mixed_play
 from diamond_core.config import CollectionConfig, TrainConfig
 from diamond_core.device import Runtime
 from diamond_core.replay import Dataset, DatasetInfo, SegmentSampler
+from diamond_core.training import convolutions
 from diamond_core.training.agent import Agent
 from diamond_core.training.checkpoint import CheckpointError
 from diamond_core.training.imitation import Imitation, imitation_loss
@@ -40,6 +41,8 @@ def learners_of(config: TrainConfig, names: list[str], runtime: Runtime, world_s
     if source is not None:
         take_weights(agent, source, config, names)
     runtime.place(agent)
+    if runtime.winograd:
+        convolutions.prepare(agent)
     losses: dict[str, Loss] = {
         "denoiser": lambda model, batch: denoising_loss(model, batch, config.denoising),  # type: ignore[arg-type]
         "reward_end": lambda model, batch: reward_end_loss(model, batch),  # type: ignore[arg-type]

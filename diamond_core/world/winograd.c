@@ -1,4 +1,5 @@
-/* The world's convolutional networks on a CPU without matrix units: a list of steps over one image. Our own.
+/* The world's convolutional networks on a CPU without matrix units: a list of steps over one image, and for training a
+   convolution of a batch with its gradients. Our own.
 
    3x3 convolutions are Winograd's F(4x4, 3x3): 36 products for 16 outputs instead of 144. Norm, scale, shift and SiLU
    are one pass. Images lie as [row][column][channel]; what a convolution reads has a border of zeros.
@@ -34,14 +35,21 @@ typedef struct {
     ptrdiff_t weight, bias, scale, shift;
 } Step;
 
-/* Where threads wait for each other. They turn for a moment, for the next step is some ten microseconds away, and then
-   let others run. */
+/* Threads that work together. At the gate they turn for a moment, for the next step is some ten microseconds away, and
+   then let others run. */
 typedef struct {
-    int arrived, round;
-} Gate;
+    int threads, ready, arrived, round, next;
+} Team;
+
+typedef struct Member {
+    Team *team;
+    int index;
+    void (*does)(const struct Member *);
+    const void *job;
+} Member;
 
 typedef struct {
-    Gate *gate;
+    Team *team;
     const float *weights, *modulation, *input;
     float *memory, *output;
     int thread, threads;
@@ -58,16 +66,40 @@ static inline int smaller(int a, int b) { return a < b ? a : b; }
 /* A thread's part of n things: from part(t) to part(t + 1). */
 static inline int part(int n, int t, int threads) { return (int)((long)n * t / threads); }
 
-static void barrier(const Task *t) {
-    if (t->threads == 1) return;
-    int round = __atomic_load_n(&t->gate->round, __ATOMIC_ACQUIRE);
-    if (__atomic_add_fetch(&t->gate->arrived, 1, __ATOMIC_ACQ_REL) == t->threads) {
-        __atomic_store_n(&t->gate->arrived, 0, __ATOMIC_RELAXED);
-        __atomic_add_fetch(&t->gate->round, 1, __ATOMIC_RELEASE);
+static void gate(Team *team) {
+    int round = __atomic_load_n(&team->round, __ATOMIC_ACQUIRE);
+    if (__atomic_add_fetch(&team->arrived, 1, __ATOMIC_ACQ_REL) == team->threads) {
+        __atomic_store_n(&team->arrived, 0, __ATOMIC_RELAXED);
+        __atomic_add_fetch(&team->round, 1, __ATOMIC_RELEASE);
         return;
     }
-    for (int turns = 0; __atomic_load_n(&t->gate->round, __ATOMIC_ACQUIRE) == round; turns++)
+    for (int turns = 0; __atomic_load_n(&team->round, __ATOMIC_ACQUIRE) == round; turns++)
         if (turns > TURNS) sched_yield();
+}
+
+static void barrier(const Task *t) {
+    if (t->threads > 1) gate(t->team);
+}
+
+static void *begin(void *argument) {
+    const Member *m = argument;
+    while (!__atomic_load_n(&m->team->ready, __ATOMIC_ACQUIRE)) sched_yield();
+    m->does(m);
+    return NULL;
+}
+
+/* Does a job on several threads. They are made for each call, which takes microseconds: threads that rest between calls
+   would have to be woken as well. Those that the system refuses are done without. */
+static void together(void (*does)(const Member *), const void *job, int threads) {
+    Team team = {1, 0, 0, 0, 0};
+    pthread_t others[threads];
+    Member members[threads];
+    for (int i = 0; i < threads; i++) members[i] = (Member){&team, i, does, job};
+    while (team.threads < threads && pthread_create(others + team.threads, NULL, begin, members + team.threads) == 0)
+        team.threads++;
+    __atomic_store_n(&team.ready, 1, __ATOMIC_RELEASE);
+    does(members);
+    for (int i = 1; i < team.threads; i++) pthread_join(others[i], NULL);
 }
 
 /* e^x to 2e-7, for |x| < 87: 2^n e^f with f in +-ln(2)/2 by its series. */
@@ -248,86 +280,101 @@ static inline void backward(const vec m[PATCH], vec out[TILE]) {
 /* From one position to the next. */
 static inline ptrdiff_t stride(int size, int c) { return (ptrdiff_t)size * c + GAP; }
 
+/* A 3x3 convolution of one image. */
+typedef struct {
+    int h, w, c_in, c_out;
+    const float *in; /* with a border */
+    const float *weight, *bias, *residual;
+    float *out;
+} Conv;
+
+static inline int tiles_across(int side) { return (side + TILE - 1) / TILE; }
+
 /* patches[position][tile - first][c_in] of the tiles first..last and the channels from..to */
-static void transform(const Step *s, const Task *t, float *patches, int first, int last, int size, int from, int to) {
-    int w = padded_width(s->w), across = (s->w + TILE - 1) / TILE;
+static void transform(const Conv *k, float *patches, int first, int last, int size, int from, int to) {
+    int w = padded_width(k->w), across = tiles_across(k->w);
     for (int tile = first; tile < last; tile++) {
-        const float *in = t->memory + s->in + ((ptrdiff_t)(tile / across) * TILE * w + tile % across * TILE) * s->c_in;
+        const float *in = k->in + ((ptrdiff_t)(tile / across) * TILE * w + tile % across * TILE) * k->c_in;
         for (int c = from; c < to; c += LANES) {
             vec rows[PATCH][PATCH], d[PATCH], out[PATCH];
             for (int x = 0; x < PATCH; x++) {
-                for (int y = 0; y < PATCH; y++) d[y] = load(in + ((ptrdiff_t)y * w + x) * s->c_in + c);
+                for (int y = 0; y < PATCH; y++) d[y] = load(in + ((ptrdiff_t)y * w + x) * k->c_in + c);
                 forward(d, out);
                 for (int y = 0; y < PATCH; y++) rows[y][x] = out[y];
             }
-            float *p = patches + (ptrdiff_t)(tile - first) * s->c_in + c;
+            float *p = patches + (ptrdiff_t)(tile - first) * k->c_in + c;
             for (int y = 0; y < PATCH; y++) {
                 forward(rows[y], out);
-                for (int x = 0; x < PATCH; x++) store(p + (ptrdiff_t)(y * PATCH + x) * stride(size, s->c_in), out[x]);
+                for (int x = 0; x < PATCH; x++) store(p + (ptrdiff_t)(y * PATCH + x) * stride(size, k->c_in), out[x]);
             }
         }
     }
 }
 
 /* products[position][tile][c_out] of the positions from..to of `size` tiles */
-static void multiply(const Step *s, const Task *t, const float *patches, float *products, int size, int from, int to) {
+static void multiply(const Conv *k, const float *patches, float *products, int size, int from, int to) {
     for (int p = from; p < to; p++)
-        for (int c = 0; c < s->c_out; c += COLUMNS) {
-            const float *weight = t->weights + s->weight + ((ptrdiff_t)p * s->c_out + c) * s->c_in;
-            product(size, patches + p * stride(size, s->c_in), s->c_in, weight, s->c_in,
-                    products + p * stride(size, s->c_out) + c, s->c_out, 0);
-        }
+        for (int c = 0; c < k->c_out; c += COLUMNS)
+            product(size, patches + p * stride(size, k->c_in), k->c_in,
+                    k->weight + ((ptrdiff_t)p * k->c_out + c) * k->c_in, k->c_in,
+                    products + p * stride(size, k->c_out) + c, k->c_out, 0);
 }
 
-static void transform_back(const Step *s, const Task *t, const float *products, int first, int last, int size, int from,
-                           int to) {
-    int across = (s->w + TILE - 1) / TILE;
+static void transform_back(const Conv *k, const float *products, int first, int last, int size, int from, int to) {
+    int across = tiles_across(k->w);
     for (int tile = first; tile < last; tile++) {
         int y0 = tile / across * TILE, x0 = tile % across * TILE;
         for (int c = from; c < to; c += LANES) {
             vec columns[TILE][PATCH], m[PATCH], out[TILE];
-            const float *p = products + (ptrdiff_t)(tile - first) * s->c_out + c;
+            const float *p = products + (ptrdiff_t)(tile - first) * k->c_out + c;
             for (int x = 0; x < PATCH; x++) {
-                for (int y = 0; y < PATCH; y++) m[y] = load(p + (ptrdiff_t)(y * PATCH + x) * stride(size, s->c_out));
+                for (int y = 0; y < PATCH; y++) m[y] = load(p + (ptrdiff_t)(y * PATCH + x) * stride(size, k->c_out));
                 backward(m, out);
                 for (int y = 0; y < TILE; y++) columns[y][x] = out[y];
             }
-            vec bias = load(t->weights + s->bias + c);
-            for (int y = 0; y < smaller(TILE, s->h - y0); y++) {
+            vec bias = load(k->bias + c);
+            for (int y = 0; y < smaller(TILE, k->h - y0); y++) {
                 backward(columns[y], out);
-                ptrdiff_t pixel = ((ptrdiff_t)(y0 + y) * s->w + x0) * s->c_out + c;
-                for (int x = 0; x < smaller(TILE, s->w - x0); x++) {
-                    ptrdiff_t at = pixel + x * s->c_out;
+                ptrdiff_t at = ((ptrdiff_t)(y0 + y) * k->w + x0) * k->c_out + c;
+                for (int x = 0; x < smaller(TILE, k->w - x0); x++, at += k->c_out) {
                     vec sum = out[x] + bias;
-                    if (s->adds) sum += load(t->memory + s->residual + at);
-                    store(t->memory + s->out + at, sum);
+                    if (k->residual) sum += load(k->residual + at);
+                    store(k->out + at, sum);
                 }
             }
         }
     }
 }
 
+/* The tiles first..end, in blocks; `work` holds POSITIONS of both strides of a block. */
+static void convolve(const Conv *k, float *work, int first, int end) {
+    float *products = work + POSITIONS * stride(BLOCK, k->c_in);
+    for (; first < end; first += BLOCK) {
+        int last = smaller(end, first + BLOCK), size = last - first;
+        transform(k, work, first, last, size, 0, k->c_in);
+        multiply(k, work, products, size, 0, POSITIONS);
+        transform_back(k, products, first, last, size, 0, k->c_out);
+    }
+}
+
 static void conv3(const Step *s, const Task *t) {
-    int tiles = ((s->h + TILE - 1) / TILE) * ((s->w + TILE - 1) / TILE), i = t->thread, n = t->threads;
+    int tiles = tiles_across(s->h) * tiles_across(s->w), i = t->thread, n = t->threads;
+    float *work = t->memory + s->work;
+    Conv k = {s->h, s->w, s->c_in, s->c_out, t->memory + s->in, t->weights + s->weight, t->weights + s->bias,
+              s->adds ? t->memory + s->residual : NULL, t->memory + s->out};
     if (tiles >= BLOCK * n) {
-        ptrdiff_t size_in = POSITIONS * stride(BLOCK, s->c_in), size_out = POSITIONS * stride(BLOCK, s->c_out);
-        float *patches = t->memory + s->work + i * (size_in + size_out), *products = patches + size_in;
-        for (int first = part(tiles, i, n), end = part(tiles, i + 1, n); first < end; first += BLOCK) {
-            int last = smaller(end, first + BLOCK), size = last - first;
-            transform(s, t, patches, first, last, size, 0, s->c_in);
-            multiply(s, t, patches, products, size, 0, POSITIONS);
-            transform_back(s, t, products, first, last, size, 0, s->c_out);
-        }
+        work += i * POSITIONS * (stride(BLOCK, s->c_in) + stride(BLOCK, s->c_out));
+        convolve(&k, work, part(tiles, i, n), part(tiles, i + 1, n));
         return;
     }
     /* few tiles: the threads share all of them, by channels and positions */
-    float *patches = t->memory + s->work, *products = patches + POSITIONS * stride(tiles, s->c_in);
+    float *products = work + POSITIONS * stride(tiles, s->c_in);
     int v_in = s->c_in / LANES, v_out = s->c_out / LANES;
-    transform(s, t, patches, 0, tiles, tiles, part(v_in, i, n) * LANES, part(v_in, i + 1, n) * LANES);
+    transform(&k, work, 0, tiles, tiles, part(v_in, i, n) * LANES, part(v_in, i + 1, n) * LANES);
     barrier(t);
-    multiply(s, t, patches, products, tiles, part(POSITIONS, i, n), part(POSITIONS, i + 1, n));
+    multiply(&k, work, products, tiles, part(POSITIONS, i, n), part(POSITIONS, i + 1, n));
     barrier(t);
-    transform_back(s, t, products, 0, tiles, tiles, part(v_out, i, n) * LANES, part(v_out, i + 1, n) * LANES);
+    transform_back(&k, products, 0, tiles, tiles, part(v_out, i, n) * LANES, part(v_out, i + 1, n) * LANES);
 }
 
 /* Adds bias and residual to a row of pixels. */
@@ -411,51 +458,208 @@ static void take(const Step *steps, int num_steps, const Task *t) {
     }
 }
 
-/* What a thread needs to know of the whole. */
+/* What is done with n images. */
 typedef struct {
     const Step *steps;
-    int num_steps, n, *ready, *next;
+    int num_steps, n;
     ptrdiff_t input_size, modulation_size, output_size, memory_size;
     Task task;
-} Work;
+} Images;
 
-static void *work(void *argument) {
-    const Work *w = argument;
-    while (!__atomic_load_n(w->ready, __ATOMIC_ACQUIRE)) sched_yield();
-    Task t = w->task;
-    if (w->n == 1) {
-        take(w->steps, w->num_steps, &t);
-        return NULL;
+static void take_images(const Member *m) {
+    const Images *images = m->job;
+    Task t = images->task;
+    t.team = m->team;
+    if (images->n == 1) {
+        t.thread = m->index, t.threads = m->team->threads;
+        take(images->steps, images->num_steps, &t);
+        return;
     }
-    t.memory += t.thread * w->memory_size;
-    t.thread = 0, t.threads = 1;
-    for (int i; (i = __atomic_fetch_add(w->next, 1, __ATOMIC_RELAXED)) < w->n;) {
-        t.input = w->task.input + i * w->input_size;
-        t.modulation = w->task.modulation + i * w->modulation_size;
-        t.output = w->task.output + i * w->output_size;
-        take(w->steps, w->num_steps, &t);
+    t.memory += m->index * images->memory_size;
+    for (int i; (i = __atomic_fetch_add(&m->team->next, 1, __ATOMIC_RELAXED)) < images->n;) {
+        t.input = images->task.input + i * images->input_size;
+        t.modulation = images->task.modulation + i * images->modulation_size;
+        t.output = images->task.output + i * images->output_size;
+        take(images->steps, images->num_steps, &t);
     }
-    return NULL;
 }
 
 /* Runs the steps over n images. One image is shared by all threads; of several, each is one thread's.
    inputs (n, input_size), modulations (n, modulation_size), outputs (n, output_size); memory is for one image if n is
-   1, for `threads` images otherwise. Threads that the system refuses are done without. */
+   1, for `threads` images otherwise. */
 void run(const Step *steps, int num_steps, const float *weights, int n, const float *inputs, ptrdiff_t input_size,
          const float *modulations, ptrdiff_t modulation_size, float *outputs, ptrdiff_t output_size, float *memory,
          ptrdiff_t memory_size, int threads) {
-    Gate gate = {0, 0};
-    int ready = 0, next = 0, begun = 1;
-    threads = n == 1 ? threads : smaller(threads, n);
-    pthread_t others[threads];
-    Work works[threads];
-    for (int i = 0; i < threads; i++)
-        works[i] = (Work){steps, num_steps, n, &ready, &next, input_size, modulation_size, output_size, memory_size,
-                          {&gate, weights, modulations, inputs, memory, outputs, i, threads}};
-    /* made for each call, which takes microseconds: threads that rest between calls would have to be woken as well */
-    while (begun < threads && pthread_create(others + begun, NULL, work, works + begun) == 0) begun++;
-    for (int i = 0; i < begun; i++) works[i].task.threads = begun;
-    __atomic_store_n(&ready, 1, __ATOMIC_RELEASE);
-    work(works);
-    for (int i = 1; i < begun; i++) pthread_join(others[i], NULL);
+    Images images = {steps, num_steps, n, input_size, modulation_size, output_size, memory_size,
+                     {NULL, weights, modulations, inputs, memory, outputs, 0, 1}};
+    together(take_images, &images, n == 1 ? threads : smaller(threads, n));
+}
+
+/* A convolution of a batch, or the gradient of its weights: x (n, h, w, c_in), y (n, h, w, c_out) is the output, or its
+   gradient. */
+typedef struct {
+    int n, h, w, c_in, c_out;
+    const float *x, *weight, *bias;
+    float *y, *memory, *gradient;
+    ptrdiff_t memory_size; /* of one thread */
+} Batch;
+
+/* An image with a border. */
+static void add_border(const float *in, int h, int w, int c, float *out) {
+    int width = padded_width(w), height = padded_width(h);
+    memset(out, 0, sizeof(float) * width * height * c);
+    for (int y = 0; y < h; y++)
+        memcpy(out + ((ptrdiff_t)(y + 1) * width + 1) * c, in + (ptrdiff_t)y * w * c, sizeof(float) * w * c);
+}
+
+static void convolve_images(const Member *m) {
+    const Batch *b = m->job;
+    float *bordered = b->memory + m->index * b->memory_size;
+    float *work = bordered + (ptrdiff_t)padded_width(b->h) * padded_width(b->w) * b->c_in;
+    for (int i; (i = __atomic_fetch_add(&m->team->next, 1, __ATOMIC_RELAXED)) < b->n;) {
+        ptrdiff_t pixels = (ptrdiff_t)i * b->h * b->w;
+        add_border(b->x + pixels * b->c_in, b->h, b->w, b->c_in, bordered);
+        Conv k = {b->h, b->w, b->c_in, b->c_out, bordered, b->weight, b->bias, NULL, b->y + pixels * b->c_out};
+        convolve(&k, work, 0, tiles_across(b->h) * tiles_across(b->w));
+    }
+}
+
+/* y (n, h, w, c_out) = x (n, h, w, c_in) convolved with transformed weights, plus bias (c_out). */
+void convolve_batch(int n, int h, int w, int c_in, int c_out, const float *x, const float *weight, const float *bias,
+                    float *y, float *memory, ptrdiff_t memory_size, int threads) {
+    Batch b = {n, h, w, c_in, c_out, x, weight, bias, y, memory, NULL, memory_size};
+    together(convolve_images, &b, smaller(threads, n));
+}
+
+/* The transpose of `backward`. */
+static inline void backward_transposed(const vec y[TILE], vec out[PATCH]) {
+    vec p = y[0] + y[2], q = y[1] + y[3], r = y[0] + 4.0f * y[2], u = 2.0f * y[1] + 8.0f * y[3];
+    out[0] = y[0];
+    out[1] = p + q;
+    out[2] = p - q;
+    out[3] = r + u;
+    out[4] = r - u;
+    out[5] = y[3];
+}
+
+/* products[position][tile - first][c_out] of an output's gradient, whose sides divide by TILE */
+static void transform_gradient(const Conv *k, float *products, int first, int last, int size) {
+    int across = tiles_across(k->w);
+    for (int tile = first; tile < last; tile++) {
+        const float *in = k->out + ((ptrdiff_t)(tile / across) * TILE * k->w + tile % across * TILE) * k->c_out;
+        for (int c = 0; c < k->c_out; c += LANES) {
+            vec rows[PATCH][TILE], y[TILE], out[PATCH];
+            for (int i = 0; i < TILE; i++) {
+                for (int j = 0; j < TILE; j++) y[j] = load(in + ((ptrdiff_t)j * k->w + i) * k->c_out + c);
+                backward_transposed(y, out);
+                for (int j = 0; j < PATCH; j++) rows[j][i] = out[j];
+            }
+            float *p = products + (ptrdiff_t)(tile - first) * k->c_out + c;
+            for (int j = 0; j < PATCH; j++) {
+                backward_transposed(rows[j], out);
+                for (int i = 0; i < PATCH; i++) store(p + (ptrdiff_t)(j * PATCH + i) * stride(size, k->c_out), out[i]);
+            }
+        }
+    }
+}
+
+/* out[r][0..COLUMNS) += sum over i < k of a[i][r] b[i][0..COLUMNS) */
+static inline __attribute__((always_inline)) void outer_of(const int rows, const float *restrict a, ptrdiff_t a_step,
+                                                           const float *restrict b, ptrdiff_t b_step, int k,
+                                                           float *restrict out, ptrdiff_t out_row) {
+    vec sum[ROWS][2];
+#pragma GCC unroll 6
+    for (int r = 0; r < rows; r++)
+        for (int j = 0; j < 2; j++) sum[r][j] = load(out + r * out_row + j * LANES);
+    for (int i = 0; i < k; i++, a += a_step, b += b_step) {
+        vec b0 = load(b), b1 = load(b + LANES);
+#pragma GCC unroll 6
+        for (int r = 0; r < rows; r++) {
+            vec x = all(a[r]);
+            sum[r][0] += x * b0, sum[r][1] += x * b1;
+        }
+    }
+#pragma GCC unroll 6
+    for (int r = 0; r < rows; r++)
+        for (int j = 0; j < 2; j++) store(out + r * out_row + j * LANES, sum[r][j]);
+}
+
+static void outer(int rows, const float *a, ptrdiff_t a_step, const float *b, ptrdiff_t b_step, int k, float *out,
+                  ptrdiff_t out_row) {
+    for (; rows >= ROWS; rows -= ROWS, a += ROWS, out += ROWS * out_row)
+        outer_of(ROWS, a, a_step, b, b_step, k, out, out_row);
+    for (; rows >= 2; rows -= 2, a += 2, out += 2 * out_row) outer_of(2, a, a_step, b, b_step, k, out, out_row);
+}
+
+/* Every thread takes the same images each time, and their sums are added in one order: a run can be repeated. */
+static void gather_gradients(const Member *m) {
+    const Batch *b = m->job;
+    int i = m->index, n = m->team->threads, tiles = tiles_across(b->h) * tiles_across(b->w);
+    ptrdiff_t size = (ptrdiff_t)POSITIONS * b->c_in * b->c_out;
+    float *sums = b->memory + i * b->memory_size, *bordered = sums + size;
+    float *patches = bordered + (ptrdiff_t)padded_width(b->h) * padded_width(b->w) * b->c_in;
+    float *products = patches + POSITIONS * stride(BLOCK, b->c_in);
+    memset(sums, 0, sizeof(float) * size);
+    for (int image = part(b->n, i, n); image < part(b->n, i + 1, n); image++) {
+        ptrdiff_t pixels = (ptrdiff_t)image * b->h * b->w;
+        add_border(b->x + pixels * b->c_in, b->h, b->w, b->c_in, bordered);
+        Conv k = {b->h, b->w, b->c_in, b->c_out, bordered, NULL, NULL, NULL, b->y + pixels * b->c_out};
+        for (int first = 0; first < tiles; first += BLOCK) {
+            int last = smaller(tiles, first + BLOCK), block = last - first;
+            transform(&k, patches, first, last, block, 0, b->c_in);
+            transform_gradient(&k, products, first, last, block);
+            for (int p = 0; p < POSITIONS; p++)
+                for (int c = 0; c < b->c_out; c += COLUMNS)
+                    outer(b->c_in, patches + p * stride(block, b->c_in), b->c_in, products + p * stride(block, b->c_out) + c,
+                          b->c_out, block, sums + (ptrdiff_t)p * b->c_in * b->c_out + c, b->c_out);
+        }
+    }
+    if (n > 1) gate(m->team);
+    ptrdiff_t from = size / LANES * i / n * LANES, to = size / LANES * (i + 1) / n * LANES;
+    for (ptrdiff_t at = from; at < to; at += LANES) {
+        vec sum = {0};
+        for (int j = 0; j < n; j++) sum += load(b->memory + j * b->memory_size + at);
+        store(b->gradient + at, sum);
+    }
+}
+
+/* gradient (POSITIONS, c_in, c_out) of the transformed weights, from x (n, h, w, c_in) and the output's gradient y
+   (n, h, w, c_out). */
+void gather_batch(int n, int h, int w, int c_in, int c_out, const float *x, float *y, float *gradient, float *memory,
+                  ptrdiff_t memory_size, int threads) {
+    Batch b = {n, h, w, c_in, c_out, x, NULL, NULL, y, memory, gradient, memory_size};
+    together(gather_gradients, &b, smaller(threads, n));
+}
+
+/* Three taps become six. */
+static inline void forward_taps(const vec g[3], vec out[PATCH]) {
+    vec even = g[0] + g[2], far = g[0] + 4.0f * g[2];
+    out[0] = 0.25f * g[0];
+    out[1] = (even + g[1]) * (-1.0f / 6);
+    out[2] = (even - g[1]) * (-1.0f / 6);
+    out[3] = (far + 2.0f * g[1]) * (1.0f / 24);
+    out[4] = (far - 2.0f * g[1]) * (1.0f / 24);
+    out[5] = g[2];
+}
+
+/* weight (c_out, c_in, 3, 3) -> out (POSITIONS, c_out / COLUMNS, c_in, COLUMNS). With `transposed`, weight is
+   (c_in, c_out, 3, 3) and turned around: the convolution of the gradient. */
+void transform_weights(const float *weight, int c_out, int c_in, int transposed, float *out) {
+    for (int o = 0; o < c_out; o += LANES)
+        for (int i = 0; i < c_in; i++) {
+            vec rows[PATCH][3], g[3], six[PATCH];
+            for (int x = 0; x < 3; x++) {
+                for (int y = 0; y < 3; y++)
+                    for (int lane = 0; lane < LANES; lane++)
+                        g[y][lane] = transposed ? weight[((ptrdiff_t)i * c_out + o + lane) * 9 + 8 - 3 * y - x]
+                                                : weight[((ptrdiff_t)(o + lane) * c_in + i) * 9 + 3 * y + x];
+                forward_taps(g, six);
+                for (int y = 0; y < PATCH; y++) rows[y][x] = six[y];
+            }
+            float *to = out + (ptrdiff_t)o / COLUMNS * COLUMNS * c_in + i * COLUMNS + o % COLUMNS;
+            for (int y = 0; y < PATCH; y++) {
+                forward_taps(rows[y], six);
+                for (int x = 0; x < PATCH; x++) store(to + (ptrdiff_t)(y * PATCH + x) * c_out * c_in, six[x]);
+            }
+        }
 }

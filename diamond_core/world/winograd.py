@@ -14,7 +14,6 @@ import shutil
 import subprocess
 import tempfile
 import threading
-from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -89,7 +88,7 @@ class Network:
         self._weights = torch.cat(writer.learned)
         self._steps, self._size = writer.placed(self._threads)
         self._memory = torch.zeros(self._size)
-        self._run = library()
+        self._run = library().run
         self._lock = threading.Lock()
 
     def __call__(self, inputs: Tensor, modulation: Tensor) -> Tensor:
@@ -107,16 +106,22 @@ class Network:
 
 
 @functools.cache
-def library() -> Callable[..., None]:
-    """`run` of the source, from the disk or compiled now. Raises NotHere."""
+def library() -> ctypes.CDLL:
+    """The functions of the source, from the disk or compiled now. Raises NotHere."""
     try:
-        run = ctypes.CDLL(str(compiled())).run
+        functions = ctypes.CDLL(str(compiled()))
     except OSError as error:
         raise NotHere(f"what was compiled of winograd.c does not load: {error}") from error
-    run.restype = None
     number, place, size = ctypes.c_int, ctypes.c_void_p, ctypes.c_ssize_t
-    run.argtypes = [place, number, place, number, place, size, place, size, place, size, place, size, number]
-    return run
+    for name, arguments in {
+        "run": [place, number, place, number, place, size, place, size, place, size, place, size, number],
+        "transform_weights": [place, number, number, number, place],
+        "convolve_batch": [number] * 5 + [place] * 5 + [size, number],
+        "gather_batch": [number] * 5 + [place] * 4 + [size, number],
+    }.items():
+        function = getattr(functions, name)
+        function.restype, function.argtypes = None, arguments
+    return functions
 
 
 def compiled() -> Path:

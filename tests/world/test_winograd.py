@@ -6,6 +6,7 @@ import itertools
 import shutil
 import subprocess
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -107,7 +108,7 @@ def test_what_it_does_not_know_it_refuses(config, why):
 def test_a_wrong_result_is_noticed(monkeypatch):
     """As of a compiler that miscompiles, or of a processor that is not the one it was compiled for."""
     agent = agent_of(SIZES["toy"])
-    monkeypatch.setattr(winograd, "library", lambda: lambda *_: None)
+    monkeypatch.setattr(winograd, "library", lambda: SimpleNamespace(run=lambda *_: None))
     with pytest.raises(winograd.NotHere, match="off by"):
         winograd.build(agent.denoiser, agent.reward_end, agent.config.frame_shape)
 
