@@ -11,7 +11,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 LEVELS = {
-    "types": 0, "config": 0, "pixels": 0, "graphs": 0, "device": 1, "nn": 2, "diffusion": 3,
+    "types": 0, "config": 0, "presets": 1, "pixels": 0, "graphs": 0, "device": 1, "nn": 2, "diffusion": 3,
     "envs": 4, "replay": 4, "world": 4, "agent": 4, "evaluation": 5, "training": 6,
 }
 """A room may import rooms of lower levels, itself, and nothing else of diamond_core."""

@@ -9,8 +9,9 @@ import pytest
 import torch
 
 from diamond_core import graphs
-from diamond_core.config import RuntimeConfig, SamplerConfig, tiny
+from diamond_core.config import RuntimeConfig, SamplerConfig
 from diamond_core.device import resolve
+from diamond_core.presets import tiny
 from diamond_core.training import learner as learning
 from diamond_core.training.build import learners_of
 from diamond_core.training.speed import endless, made_up

@@ -253,10 +253,11 @@ def players(c: Bench, path: Path, say: Any) -> Table:
 
 def updates(c: Bench, agent: Agent, say: Any) -> Table:
     """One update of each model at the paper's batch sizes: the plain path, and as `diamond train` runs it."""
-    from diamond_core.config import RuntimeConfig, paper
+    from diamond_core.config import RuntimeConfig
     from diamond_core.device import keep_memory, resolve
     from diamond_core.envs import action_names
     from diamond_core.evaluation.speed import side_by_side
+    from diamond_core.presets import paper
     from diamond_core.training.speed import PAPER_MS
     from diamond_core.training.speed import updates as subjects_of
 

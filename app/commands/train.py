@@ -44,7 +44,8 @@ def train(args: list[str]) -> None:
 
     import torch
 
-    from diamond_core.config import PRESETS, TrainConfig
+    from diamond_core.config import TrainConfig
+    from diamond_core.presets import PRESETS
     from diamond_core.training.distributed import join, leave
     from diamond_core.training.run import Run
     from diamond_core.training.trainer import Trainer

@@ -20,8 +20,9 @@ from typing import Any, Literal
 
 from filelock import FileLock, Timeout
 
-from diamond_core.config import PRESETS, TrainConfig
+from diamond_core.config import TrainConfig
 from diamond_core.envs import action_names, list_games
+from diamond_core.presets import PRESETS
 from diamond_core.training.run import Run, RunError, write_atomically
 
 State = Literal["training", "stopping", "stopped", "finished", "failed"]

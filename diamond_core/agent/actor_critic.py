@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+import torch
 from torch import Tensor, nn
 
 from diamond_core.config import ActorCriticConfig
@@ -45,6 +46,8 @@ class ActorCritic(nn.Module):
         super().__init__()
         self.config = config
         self.num_actions = num_actions
+        self.encoder_rests = False
+        """Whether the encoder is kept from learning by what is predicted here."""
         c, h, w = frame_shape
         halvings = len(config.channels)
         if min(h, w) < 2**halvings:
@@ -57,7 +60,9 @@ class ActorCritic(nn.Module):
 
     def forward(self, frames: Tensor, memory: Memory) -> Prediction:
         """frames (n, c, h, w) in [-1, 1] -> logits, values and the new memory."""
-        hx, cx = self.lstm(self.encoder(frames), memory)
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.encoder_rests):
+            seen = self.encoder(frames)
+        hx, cx = self.lstm(seen, memory)
         # the memory stays float32 under autocast: rounding would pile up over an episode
         memory = hx.float(), cx.float()
         return Prediction(self.actor_linear(hx).float(), self.critic_linear(hx).squeeze(1).float(), memory)

@@ -41,6 +41,7 @@ def learners_of(config: TrainConfig, names: list[str], runtime: Runtime, world_s
     if source is not None:
         take_weights(agent, source, config, names)
     runtime.place(agent)
+    agent.actor_critic.encoder_rests = config.actor_critic.encoder_rests
     if runtime.winograd:
         convolutions.prepare(agent)
     losses: dict[str, Loss] = {

@@ -44,7 +44,9 @@ class Learner:
         self.config = config
         self.runtime = runtime
         objective = Objective(model, loss)
-        self.objective = DistributedDataParallel(objective) if world_size > 1 else objective
+        rests = getattr(model, "encoder_rests", False)
+        self.objective = (DistributedDataParallel(objective, find_unused_parameters=rests) if world_size > 1 else
+                          objective)
         on_cuda = runtime.device.type == "cuda"
         self.optimizer = torch.optim.AdamW(decay_groups(model, config.weight_decay), lr=config.learning_rate,
                                            eps=config.epsilon, fused=on_cuda or None)

@@ -11,8 +11,9 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from diamond_core.config import RuntimeConfig, tiny
+from diamond_core.config import RuntimeConfig
 from diamond_core.device import resolve
+from diamond_core.presets import tiny
 from diamond_core.training import convolutions
 from diamond_core.training.build import learners_of
 from diamond_core.training.speed import endless, made_up

@@ -8,9 +8,10 @@ from dataclasses import replace
 import pytest
 import torch
 
-from diamond_core.config import LearnerConfig, ReturnsConfig, WatchingConfig, tiny
+from diamond_core.config import ActingConfig, ReturnsConfig, WatchingConfig
 from diamond_core.device import resolve
 from diamond_core.pixels import to_unit
+from diamond_core.presets import tiny
 from diamond_core.replay import Dataset, DatasetInfo, Episode
 from diamond_core.training.agent import Agent
 from diamond_core.training.build import learners_of
@@ -125,7 +126,7 @@ def test_padding_is_not_learned():
 
 def test_a_second_look_begins_with_what_was_dreamt_since(tmp_path):
     c = config(updates=1)
-    few = LearnerConfig(first_updates=0, updates=0, batch_size=2)
+    few = ActingConfig(first_updates=0, updates=0, batch_size=2)
     c = replace(c, denoiser=few, reward_end=few, actor_critic=few, final_epochs=2,
                 collection=replace(c.collection, first_min_steps=200, first_max_steps=200, steps=0),
                 evaluation=replace(c.evaluation, final_episodes=0))
@@ -143,7 +144,7 @@ def test_a_second_look_begins_with_what_was_dreamt_since(tmp_path):
 
 def test_runs_of_before_there_was_imitation_go_on(tmp_path):
     c = tiny("toy")
-    few = LearnerConfig(first_updates=1, updates=0, batch_size=2)
+    few = ActingConfig(first_updates=1, updates=0, batch_size=2)
     c = replace(c, denoiser=few, reward_end=few, actor_critic=replace(few, first_updates=3), final_epochs=1,
                 collection=replace(c.collection, first_min_steps=200, first_max_steps=200, steps=0),
                 evaluation=replace(c.evaluation, final_episodes=0), save_every=0)
@@ -163,7 +164,7 @@ def test_runs_of_before_there_was_imitation_go_on(tmp_path):
 
 
 def test_a_run_imitates_before_it_dreams_stopped_or_not(tmp_path):
-    few = LearnerConfig(first_updates=1, updates=0, batch_size=2)
+    few = ActingConfig(first_updates=1, updates=0, batch_size=2)
     c = replace(tiny("toy"), denoiser=few, reward_end=few, actor_critic=few, final_epochs=1, reward_segment=4,
                 imitation=WatchingConfig(first_updates=4, batch_size=8, segment=5, ema_decay=0.9))
     c = replace(c, collection=replace(c.collection, first_min_steps=300, first_max_steps=300, steps=0),

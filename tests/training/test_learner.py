@@ -10,9 +10,14 @@ import torch
 from torch import nn
 
 from diamond_core.agent.actor_critic import ActorCritic
+from diamond_core.agent.rollout import Rollouts
 from diamond_core.config import ActorCriticConfig, LearnerConfig
 from diamond_core.device import resolve
+from diamond_core.envs import make_env
+from diamond_core.presets import tiny
+from diamond_core.training.build import learners_of
 from diamond_core.training.learner import Learner, decay_groups
+from diamond_core.training.speed import endless
 from tests.conftest import EXACT
 
 CONFIG = LearnerConfig(learning_rate=0.01, warmup=4, weight_decay=0.0)
@@ -106,3 +111,20 @@ def test_policy_learns_the_rewarded_action():
     for _ in range(100):
         one.update(iter([None]))
     assert model(frames, model.initial_memory(32)).logits.softmax(-1)[:, 1].min() > 0.9
+
+
+def test_an_encoder_that_rests_is_left_as_it_is_and_all_else_learns():
+    config = tiny("toy")
+    config = replace(config, actor_critic=replace(config.actor_critic, encoder_rests=True))
+    learner = learners_of(config, list("ABC"), resolve(EXACT), 1, None)["actor_critic"]
+    assert learner.model.encoder_rests and not learners_of(tiny("toy"), list("ABC"), resolve(EXACT), 1, None)[
+        "actor_critic"].model.encoder_rests
+    env = make_env("toy", 4, image_size=(8, 8))
+    rollouts = Rollouts(env, 6, resolve(EXACT))
+    rollouts.begin(learner.model, 0)
+    before = copy.deepcopy(learner.model.state_dict())
+    for _ in range(3):
+        learner.update(endless(rollouts))
+    moved = {name: not torch.equal(p, before[name]) for name, p in learner.model.state_dict().items()}
+    assert not any(moved[name] for name in moved if name.startswith("encoder."))
+    assert all(moved[name] for name in moved if name.startswith(("lstm.", "critic_linear.", "actor_linear.")))

@@ -8,8 +8,9 @@ import pytest
 import torch
 
 from diamond_core.agent.scripted import RULES
-from diamond_core.config import ActorCriticConfig, LearnerConfig, WatchingConfig, tiny
+from diamond_core.config import ActingConfig, ActorCriticConfig, WatchingConfig
 from diamond_core.device import resolve
+from diamond_core.presets import tiny
 from diamond_core.training.build import learners_of
 from diamond_core.training.library import load
 from diamond_core.training.sight import Sight, places, sight_loss
@@ -100,7 +101,7 @@ def test_a_run_sees_first_and_its_card_says_so(tmp_path):
     from diamond_core.training.trainer import Trainer
 
     c = config(first_updates=3, updates=0, batch_size=4, segment=5)
-    few = LearnerConfig(first_updates=1, updates=0, batch_size=2)
+    few = ActingConfig(first_updates=1, updates=0, batch_size=2)
     c = replace(c, denoiser=few, reward_end=few, actor_critic=replace(few, ema_decay=0.9), final_epochs=1,
                 reward_segment=4, collection=replace(c.collection, first_min_steps=200, first_max_steps=200, steps=0),
                 imagination=replace(c.imagination, horizon=2), returns=replace(c.returns, rollout_length=2),

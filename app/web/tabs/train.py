@@ -12,9 +12,9 @@ from app.session.library import beginnings
 from app.web.charts import Curve, chart
 from app.web.jobs import JobError, Order, Status
 from app.web.progress import Progress, progress_of, read_metrics
-from diamond_core.config import PRESETS
 from diamond_core.envs import list_games
 from diamond_core.evaluation.returns import reference
+from diamond_core.presets import PRESETS
 from diamond_core.training.progress import clock
 from diamond_core.training.run import Run
 

@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 from app.web.imports import bring_files, bring_from_hub, bring_moment, free, throw_out
 from app.web.jobs import JobError
 from app.web.shelf import Shelf, Unknown
-from diamond_core.config import tiny
+from diamond_core.presets import tiny
 from diamond_core.training.agent import Agent
 from diamond_core.training.checkpoint import CheckpointError
 from diamond_core.training.library import load

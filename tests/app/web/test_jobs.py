@@ -14,7 +14,7 @@ import pytest
 
 from app.web.jobs import JOB, LOG, JobError, Jobs, Order, arguments_of, canonical, tail
 from app.web.tabs.train import beginning
-from diamond_core.config import tiny
+from diamond_core.presets import tiny
 from diamond_core.training.run import Run
 
 

@@ -12,7 +12,7 @@ import pytest
 
 from app.web.charts import Curve, apart, chart, number, thinned
 from app.web.progress import last_epoch, progress_of, read_metrics
-from diamond_core.config import paper, playground, tiny
+from diamond_core.presets import paper, playground, tiny
 
 
 def line(phase: str, epoch: int = 1, **numbers: object) -> dict[str, object]:
