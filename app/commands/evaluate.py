@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -14,6 +15,23 @@ from app.cli import parse
 
 if TYPE_CHECKING:
     from diamond_core.evaluation import FreeReport
+
+
+@contextmanager
+def shown(unit: str) -> Iterator[Callable[[str, int, int], None]]:
+    """A progress line for work in parts: watch(part, done, total). A part's time is reckoned from its beginning."""
+    from tqdm import tqdm
+
+    now: list[Any] = []
+    with tqdm(leave=False, unit=unit) as bar:
+        def watch(part: str, done: int, total: int) -> None:
+            if [part, total] != now:
+                bar.reset(total)
+                now[:] = part, total
+            bar.set_description_str(part, refresh=False)
+            bar.update(done - bar.n)
+
+        yield watch
 
 
 @dataclass(frozen=True)
@@ -114,12 +132,11 @@ def fidelity(args: list[str]) -> None:
     c: Fidelity = parse(Fidelity, "evaluate fidelity", args)
     from dataclasses import replace
 
-    from tqdm import tqdm
-
     from diamond_core.config import RuntimeConfig
     from diamond_core.evaluation import evaluate_fidelity
     from diamond_core.replay import Dataset, DatasetInfo
     from diamond_core.training.library import load
+    from diamond_core.world.accelerate import accelerate
 
     agent = load(c.checkpoint, c.device)
     assert agent.card is not None
@@ -131,11 +148,8 @@ def fidelity(args: list[str]) -> None:
         rest, judged = judged.split(slice(-c.holdout, None))
         other = other or rest
     world = agent.world(sampler, RuntimeConfig(device=c.device))
-    with tqdm(leave=False, unit=" steps") as bar:
-        def watch(what: str, done: int, total: int) -> None:
-            bar.set_description_str(what, refresh=False)
-            bar.total, bar.n = total, done
-            bar.refresh()
+    accelerate(world, agent.config.frame_shape).wait()
+    with shown(" steps") as watch:
         report = evaluate_fidelity(world, judged, c.horizons, c.rollouts, c.seed, other, watch=watch)
     out = c.out or Path(f"{agent.card.game.replace(':', '-')}-fidelity")
     report.save(out)
@@ -191,8 +205,6 @@ def free(args: list[str]) -> None:
     c: Free = parse(Free, "evaluate free", args)
     from dataclasses import replace
 
-    from tqdm import tqdm
-
     from diamond_core.agent.policies import MIXED, AgentPolicy, RandomPolicy
     from diamond_core.agent.scripted import ScriptedPolicy
     from diamond_core.config import RuntimeConfig
@@ -213,10 +225,7 @@ def free(args: list[str]) -> None:
         "scripted": lambda n: ScriptedPolicy(game, names, n, c.seed),
         "agent": lambda n: AgentPolicy(agent.actor_critic, world.runtime, n, c.seed)}
     accelerate(world, agent.config.frame_shape).wait()
-    with tqdm(leave=False, unit=" steps") as bar:
-        def watch(what: str, done: int, total: int) -> None:
-            bar.total, bar.n = total, done
-            bar.set_description_str(what)
+    with shown(" steps") as watch:
         report = evaluate_free(world, policies[c.policy], dataset, c.steps, c.dreams, c.seed, c.policy, watch)
     for line in told(report):
         print(line)
@@ -256,8 +265,6 @@ class Schedules:
 def schedules(args: list[str]) -> None:
     """Prints the one-step and the long-run error of each schedule."""
     c: Schedules = parse(Schedules, "evaluate schedules", args)
-    from tqdm import tqdm
-
     from diamond_core.config import RuntimeConfig
     from diamond_core.evaluation.schedules import compare_schedules
     from diamond_core.replay import Dataset, DatasetInfo
@@ -270,10 +277,7 @@ def schedules(args: list[str]) -> None:
                                                   agent.config.frame_shape))
     world = agent.world(runtime=RuntimeConfig(device=c.device))
     accelerate(world, agent.config.frame_shape).wait()
-    with tqdm(leave=False, unit=" schedules") as bar:
-        def watch(what: str, done: int, total: int) -> None:
-            bar.total, bar.n = total, done
-            bar.set_description_str(what)
+    with shown(" schedules") as watch:
         found = compare_schedules(world, dataset, horizon=c.horizon, num_rollouts=c.rollouts, seed=c.seed, watch=watch)
     late = f"{c.horizon - c.horizon // 10 + 1} to {c.horizon}"
     print(f"{agent.card.game}: PSNR in dB of the first step, and of steps {late}")

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from app.cli import main
+from app.commands.evaluate import shown
 from app.commands.train import seconds
 from diamond_core.config import LearnerConfig, SamplerConfig
 from diamond_core.training.agent import Agent
@@ -176,3 +177,25 @@ def test_an_exported_agent_may_be_made_surer(home, tmp_path):
     assert plain.weight.abs().max() > 0
     torch.testing.assert_close(sure.weight, 4 * plain.weight)
     torch.testing.assert_close(sure.bias, 4 * plain.bias)
+
+
+def test_the_time_left_of_a_part_does_not_count_the_parts_before_it(monkeypatch):
+    import time
+
+    import tqdm
+
+    made = []
+
+    class Bar(tqdm.tqdm):
+        def __init__(self, **options) -> None:
+            super().__init__(**options)
+            made.append(self)
+
+    monkeypatch.setattr(tqdm, "tqdm", Bar)
+    with shown(" steps") as watch:
+        watch("dreaming", 1, 2)
+        time.sleep(0.3)
+        watch("dreaming", 2, 2)
+        assert made[0].format_dict["elapsed"] > 0.3 and made[0].n == 2
+        watch("classifying", 1, 500)
+        assert made[0].format_dict["elapsed"] < 0.2 and (made[0].n, made[0].total) == (1, 500)
