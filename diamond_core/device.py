@@ -123,9 +123,11 @@ def cache_root() -> Path:
 def processor() -> str:
     """What distinguishes this processor from others, as far as kernels go."""
     info = Path("/proc/cpuinfo")
-    flags = [line for line in info.read_text().splitlines() if line.startswith("flags")][:1] if info.exists() else []
+    lines = info.read_text().splitlines() if info.exists() else []
+    flags = [line for line in lines if line.startswith(("flags", "Features", "CPU part"))][:2]
     # and the switch that hides some of it
-    return " ".join([platform.machine(), platform.processor(), *flags, os.environ.get(SWITCH, "")])
+    return " ".join([platform.machine(), platform.processor(), platform.platform() if not flags else "", *flags,
+                     os.environ.get(SWITCH, "")])
 
 
 def describe_machine() -> dict[str, Any]:

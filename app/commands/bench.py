@@ -133,7 +133,7 @@ def worlds(c: Bench, agent: Agent, say: Any) -> dict[str, World]:
         fast = world(**options)
         say("looking for faster paths")
         try:
-            for engine in engines(fast, agent.config.frame_shape, tell=say):
+            for engine in engines(fast, agent.config.frame_shape, note=say):
                 found[engine.name] = on(engine, fast)
         except Exception as error:  # a compiler's failure is a row of the table, not the end of it
             say(str(error))

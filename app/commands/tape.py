@@ -125,17 +125,14 @@ def world_of(c: Replay, tape: Tape) -> tuple[World, dict[str, Engine]]:
     """The world, and every engine that this machine has and the tape was dreamt on, by name."""
     from diamond_core.config import RuntimeConfig
     from diamond_core.training.checkpoint import load_checkpoint
-    from diamond_core.world.accelerate import engines
+    from diamond_core.world.accelerate import engines_of
 
     path = checkpoint_of(c, tape)
     agent = load_checkpoint(path)
     if agent.card is not None and agent.card.sha256 != tape.origin.sha256:
         print(f"{path} holds other weights than those that dreamt this tape: expect other frames")
     world = agent.world(runtime=RuntimeConfig(device=c.device))
-    there = {world.path: world.engine}
-    if set(tape.paths.values()) - set(there):
-        there |= {engine.name: engine for engine in engines(world, agent.config.frame_shape)}
-    return world, there
+    return world, engines_of(set(tape.paths.values()), world, agent.config.frame_shape)
 
 
 @dataclass(frozen=True)

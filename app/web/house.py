@@ -30,7 +30,7 @@ from app.web.shelf import Quicken, Shelf
 from app.web.shot import Shot
 from app.web.tapes import Seen, Tapes, TapesError
 from diamond_core.device import trim_memory
-from diamond_core.world.accelerate import accelerate
+from diamond_core.world.accelerate import accelerate, engines_of
 from diamond_core.world.dream import World
 
 SWEEP = 2.0
@@ -190,7 +190,9 @@ class House:
             loaded = await asyncio.to_thread(self.shelf.load, dream, is_owner)
             agent, shared = loaded.agent, loaded.world
             world = World(agent.denoiser, agent.reward_end, agent.config.sampler, shared.runtime)
-            engines = {world.path: world.engine, shared.path: shared.engine}
+            asked = set(tape.paths.values()) - {shared.path}
+            engines = {**await asyncio.to_thread(engines_of, asked, world, agent.config.frame_shape),
+                       shared.path: shared.engine}
             same = int(await proven(self.host, world, tape, engines))
         missing = sorted(set(tape.paths.values()) - set(engines))
         why = (f"it was dreamt by other weights than {loaded.title}'s" if loaded.sha256 != tape.origin.sha256 else

@@ -26,6 +26,7 @@ from diamond_core.training.sight import Sight, sight_loss
 from diamond_core.types import KeptPolicy
 from diamond_core.world.denoiser import denoising_loss
 from diamond_core.world.reward_end import reward_end_loss
+from diamond_core.world.winograd_steps import NotHere
 
 MODELS = ("denoiser", "reward_end", "actor_critic")
 NUM_STARTS = 64
@@ -43,7 +44,10 @@ def learners_of(config: TrainConfig, names: list[str], runtime: Runtime, world_s
     runtime.place(agent)
     agent.actor_critic.encoder_rests = config.actor_critic.encoder_rests
     if runtime.winograd:
-        convolutions.prepare(agent)
+        try:
+            convolutions.prepare(agent)
+        except NotHere as error:
+            print(error)
     losses: dict[str, Loss] = {
         "denoiser": lambda model, batch: denoising_loss(model, batch, config.denoising),  # type: ignore[arg-type]
         "reward_end": lambda model, batch: reward_end_loss(model, batch),  # type: ignore[arg-type]

@@ -15,21 +15,19 @@ from diamond_core.world import winograd
 from diamond_core.world.winograd_steps import BLOCK, COLUMNS, GAP, KERNELS, POSITIONS, TILE, padded
 
 
-def prepare(model: nn.Module) -> bool:
-    """Has the model's 3x3 convolutions computed so, in place; False where there is no C compiler.
+def prepare(model: nn.Module) -> None:
+    """Has the model's 3x3 convolutions computed so, in place. Raises NotHere, as without a C compiler.
 
     The model stays what it was: the same parameters under the same names.
     """
-    try:
-        winograd.library()
-    except winograd.NotHere:
-        return False
+    winograd.library()
     for module in model.modules():
-        if type(module) is nn.Conv2d and module.kernel_size == (3, 3) and module.stride == (1, 1):
+        if (type(module) is nn.Conv2d and module.kernel_size == (3, 3) and module.padding == (1, 1)
+                and module.stride == module.dilation == (1, 1) and module.groups == 1
+                and module.padding_mode == "zeros" and module.bias is not None):
             module.__class__ = Conv3
     # torch's annotation forgets the memory format
     model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    return True
 
 
 class Conv3(nn.Conv2d):
@@ -37,7 +35,8 @@ class Conv3(nn.Conv2d):
 
     def forward(self, x: Tensor) -> Tensor:
         """(n, c_in, h, w) -> (n, c_out, h, w)."""
-        if torch.jit.is_tracing() or x.dtype != torch.float32 or self.bias is None or any(
+        assert self.bias is not None
+        if torch.jit.is_tracing() or not len(x) or not x.dtype == self.weight.dtype == torch.float32 or any(
                 n % multiple for n, multiple in ((self.in_channels, COLUMNS), (self.out_channels, COLUMNS),
                                                  (x.shape[2], TILE), (x.shape[3], TILE))):
             return super().forward(x)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import threading
 import time
@@ -45,15 +46,17 @@ class Acceleration:
         return self.message
 
     def _run(self) -> None:
-        started = time.perf_counter()
+        started, before = time.perf_counter(), self.world.engine
+        notes: list[str] = []
         try:
-            for engine in engines(self.world, self._frame_shape, self._num_dreams, self._tell):
+            for engine in engines(self.world, self._frame_shape, self._num_dreams, notes.append):
                 self.world.engine = engine
         # A compiler or driver may fail in ways of its own, and play goes on without it
         except Exception as error:
-            self.message = " ".join(str(error).split())[:200] or type(error).__name__
-        else:
-            self.message = f"{self.world.path}, ready after {time.perf_counter() - started:.1f} s"
+            notes.append(" ".join(str(error).split())[:200] or type(error).__name__)
+        if self.world.engine is not before or not notes:
+            notes = [f"{self.world.path}, ready after {time.perf_counter() - started:.1f} s", *notes]
+        self.message = "; ".join(notes)
         self._tell(self.message)
 
 
@@ -63,12 +66,13 @@ def accelerate(world: World, frame_shape: tuple[int, int, int], tell: Tell = lam
     return Acceleration(world, frame_shape, tell, num_dreams)
 
 
-def engines(world: World, frame_shape: tuple[int, int, int], num_dreams: int = 1, tell: Tell = lambda _: None
+def engines(world: World, frame_shape: tuple[int, int, int], num_dreams: int = 1, note: Tell = lambda _: None
             ) -> Iterator[Engine]:
     """Engines that suit the device, warmed up, each faster than the one before; none where the present one is best.
 
     CUDA: compiled and captured. CPU: Winograd's convolutions, here at once; OpenVINO where the processor multiplies
-    bfloat16, or where there is no C compiler; torch.compile where the runtime asks for it.
+    bfloat16, or where there is no C compiler; torch.compile where the runtime asks for it. Raises where there should
+    be one and is none; what else was missing is noted.
     """
     runtime = world.runtime
     networks = world.denoiser, world.reward_end
@@ -80,19 +84,38 @@ def engines(world: World, frame_shape: tuple[int, int, int], num_dreams: int = 1
             warm_up(engine, world, frame_shape, 2)
         yield engine
     elif runtime.device.type == "cpu":
-        is_best = False
+        by_winograd = None
         try:
-            engine = winograd.build(*networks, frame_shape)
+            by_winograd = winograd.build(*networks, frame_shape)
         except winograd.NotHere as error:
-            tell(str(error))
-        else:
-            warm_up(engine, world, frame_shape, num_dreams)
-            yield engine
-            is_best = not has_bfloat16(runtime.device)
-        if not is_best:
-            engine = openvino_runtime.build(*networks, frame_shape)
-            warm_up(engine, world, frame_shape, num_dreams)
-            yield engine
+            note(str(error))
+        if by_winograd is not None:
+            warm_up(by_winograd, world, frame_shape, num_dreams)
+            yield by_winograd
+        if by_winograd is None or has_bfloat16(runtime.device):
+            try:
+                engine = openvino_runtime.build(*networks, frame_shape)
+            except openvino_runtime.OpenVinoError as error:
+                if by_winograd is None:
+                    raise
+                note(str(error))
+                return
+            if by_winograd is None or "bf16" in engine.name:  # in float32 it would be the slower of the two
+                warm_up(engine, world, frame_shape, num_dreams)
+                yield engine
+
+
+def engines_of(names: set[str], world: World, frame_shape: tuple[int, int, int]) -> dict[str, Engine]:
+    """The world's own engine, and those by the other names that can be had here: what a tape was dreamt on."""
+    there = {world.path: world.engine}
+    for build in (lambda: list(engines(world, frame_shape)),
+                  lambda: [openvino_runtime.build(world.denoiser, world.reward_end, frame_shape)]):
+        missing = names - set(there)
+        if missing and (len(there) == 1 or any(name.startswith("OpenVINO") for name in missing)):
+            # a tape is played on what there is, and the verdict says what was missing
+            with contextlib.suppress(RuntimeError):
+                there |= {engine.name: engine for engine in build()}
+    return there
 
 
 def warm_up(engine: Engine, world: World, frame_shape: tuple[int, int, int], num_dreams: int) -> None:

@@ -31,7 +31,7 @@ typedef struct {
     int doubled, border;              /* PREPARE: pixels are repeated; zeros lie around */
     int adds, heads;                  /* `residual` is added; ATTEND */
     ptrdiff_t in, in2, out, residual, work;
-    ptrdiff_t statistics, statistics2; /* sums and sums of squares of the inputs' channels */
+    ptrdiff_t statistics, statistics2; /* of the inputs' channels, see there */
     ptrdiff_t weight, bias, scale, shift;
 } Step;
 
@@ -91,6 +91,7 @@ static void *begin(void *argument) {
 /* Does a job on several threads. They are made for each call, which takes microseconds: threads that rest between calls
    would have to be woken as well. Those that the system refuses are done without. */
 static void together(void (*does)(const Member *), const void *job, int threads) {
+    if (threads < 1) return;
     Team team = {1, 0, 0, 0, 0};
     pthread_t others[threads];
     Member members[threads];
@@ -176,45 +177,53 @@ static void write_image(const Step *s, const Task *t) {
                     t->memory[s->in + ((ptrdiff_t)y * s->w + x) * s->c_in + c];
 }
 
-/* Sums and sums of squares of every channel. */
+/* Of every channel: its first pixel, and the sums of what the others differ from it and of the squares of that. About
+   zero, squares would drown the variance of channels that are nearly constant. */
 static void statistics(const Step *s, const Task *t) {
     int vectors = s->c_in / LANES;
     for (int v = part(vectors, t->thread, t->threads); v < part(vectors, t->thread + 1, t->threads); v++) {
         const float *in = t->memory + s->in + v * LANES;
         double sum[LANES] = {0}, square[LANES] = {0};
+        vec origin = load(in);
         for (int y = 0; y < s->h; y++) {
             vec a = {0}, b = {0}, a2 = {0}, b2 = {0};
             int x = 0;
             for (; x + 1 < s->w; x += 2, in += 2 * s->c_in) {
-                vec p = load(in), q = load(in + s->c_in);
+                vec p = load(in) - origin, q = load(in + s->c_in) - origin;
                 a += p, a2 += p * p, b += q, b2 += q * q;
             }
             for (; x < s->w; x++, in += s->c_in) {
-                vec p = load(in);
+                vec p = load(in) - origin;
                 a += p, a2 += p * p;
             }
             a += b, a2 += b2;
             for (int i = 0; i < LANES; i++) sum[i] += a[i], square[i] += a2[i];
         }
         float *out = t->memory + s->statistics + v * LANES;
-        for (int i = 0; i < LANES; i++) out[i] = (float)sum[i], out[s->c_in + i] = (float)square[i];
+        store(out, origin);
+        for (int i = 0; i < LANES; i++) out[s->c_in + i] = (float)sum[i], out[2 * s->c_in + i] = (float)square[i];
     }
 }
 
 /* What the norm and its scale and shift do to a channel: x a[c] + b[c]. */
 static void line_of_channels(const Step *s, const Task *t, float *a, float *b) {
     int size = s->c_in / s->groups, c_second = s->c_in - s->c_first;
-    const float *first = t->memory + s->statistics, *second = t->memory + s->statistics2;
     const float *scale = (s->modulated ? t->modulation : t->weights) + s->scale;
     const float *shift = (s->modulated ? t->modulation : t->weights) + s->shift;
-    double pixels = (double)s->h * s->w / (s->doubled ? 4 : 1);
+    double pixels = (double)s->h * s->w;
     for (int g = 0; g < s->groups; g++) {
-        double sum = 0, square = 0;
-        for (int c = g * size; c < (g + 1) * size; c++) {
-            sum += c < s->c_first ? first[c] : second[c - s->c_first];
-            square += c < s->c_first ? first[s->c_first + c] : second[c_second + c - s->c_first];
-        }
-        double mean = sum / (pixels * size), variance = square / (pixels * size) - mean * mean + 1e-5;
+        double mean = 0, variance = 0;
+        for (int pass = 0; pass < 2; pass++)
+            for (int c = g * size; c < (g + 1) * size; c++) {
+                int is_first = c < s->c_first, n = is_first ? s->c_first : c_second;
+                const float *of = t->memory + (is_first ? s->statistics + c : s->statistics2 + c - s->c_first);
+                double origin = of[0], sum = of[n], square = of[2 * n], away = origin - mean;
+                if (pass == 0)
+                    mean += (origin + sum / pixels) / size;
+                else
+                    variance += (square / pixels + 2 * away * sum / pixels + away * away) / size;
+            }
+        variance = (variance > 0 ? variance : 0) + 1e-5;
         float factor = (float)(1 / __builtin_sqrt(variance));
         for (int c = g * size; c < (g + 1) * size; c++) {
             a[c] = factor * (scale[c] + (s->modulated ? 1 : 0));
@@ -470,13 +479,14 @@ static void take_images(const Member *m) {
     const Images *images = m->job;
     Task t = images->task;
     t.team = m->team;
-    if (images->n == 1) {
+    int is_shared = images->n < m->team->threads, i = 0;
+    if (is_shared)
         t.thread = m->index, t.threads = m->team->threads;
-        take(images->steps, images->num_steps, &t);
-        return;
-    }
-    t.memory += m->index * images->memory_size;
-    for (int i; (i = __atomic_fetch_add(&m->team->next, 1, __ATOMIC_RELAXED)) < images->n;) {
+    else
+        t.memory += m->index * images->memory_size;
+    for (;; i++) {
+        if (!is_shared) i = __atomic_fetch_add(&m->team->next, 1, __ATOMIC_RELAXED);
+        if (i >= images->n) return;
         t.input = images->task.input + i * images->input_size;
         t.modulation = images->task.modulation + i * images->modulation_size;
         t.output = images->task.output + i * images->output_size;
@@ -484,15 +494,15 @@ static void take_images(const Member *m) {
     }
 }
 
-/* Runs the steps over n images. One image is shared by all threads; of several, each is one thread's.
-   inputs (n, input_size), modulations (n, modulation_size), outputs (n, output_size); memory is for one image if n is
-   1, for `threads` images otherwise. */
+/* Runs the steps over n images. Fewer images than threads are shared, one after the other; of more, each is one
+   thread's. inputs (n, input_size), modulations (n, modulation_size), outputs (n, output_size); memory is for
+   `threads` images. */
 void run(const Step *steps, int num_steps, const float *weights, int n, const float *inputs, ptrdiff_t input_size,
          const float *modulations, ptrdiff_t modulation_size, float *outputs, ptrdiff_t output_size, float *memory,
          ptrdiff_t memory_size, int threads) {
     Images images = {steps, num_steps, n, input_size, modulation_size, output_size, memory_size,
                      {NULL, weights, modulations, inputs, memory, outputs, 0, 1}};
-    together(take_images, &images, n == 1 ? threads : smaller(threads, n));
+    together(take_images, &images, threads);
 }
 
 /* A convolution of a batch, or the gradient of its weights: x (n, h, w, c_in), y (n, h, w, c_out) is the output, or its

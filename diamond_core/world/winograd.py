@@ -10,6 +10,8 @@ import ctypes
 import functools
 import hashlib
 import os
+import platform
+import shlex
 import shutil
 import subprocess
 import tempfile
@@ -26,7 +28,7 @@ from diamond_core.world.reward_end import RewardEndModel
 from diamond_core.world.winograd_steps import NotHere, Writer, body, encoder
 
 SOURCE = Path(__file__).with_name("winograd.c")
-FLAGS = ("-O3", "-march=native", "-shared", "-fPIC", "-pthread")
+FLAGS = ("-O3", "-fno-math-errno", "-shared", "-fPIC", "-pthread")
 COMPILE_SECONDS = 120
 WORST_ERROR = 1e-3
 """Largest root mean square difference from torch, relative to the output's, that is accepted."""
@@ -96,8 +98,10 @@ class Network:
         inputs, modulation = inputs.float().contiguous(), modulation.float().contiguous()
         n = len(inputs)
         outputs = torch.empty(n, *self._shape)
+        if n == 0:
+            return outputs
         with self._lock:
-            if n > 1 and len(self._memory) == self._size:
+            if n >= self._threads > 1 and len(self._memory) == self._size:
                 self._memory = torch.zeros(self._size * self._threads)
             self._run(self._steps, len(self._steps), self._weights.data_ptr(), n,
                       inputs.data_ptr(), inputs[0].numel(), modulation.data_ptr(), modulation.shape[1],
@@ -108,10 +112,15 @@ class Network:
 @functools.cache
 def library() -> ctypes.CDLL:
     """The functions of the source, from the disk or compiled now. Raises NotHere."""
+    path = compiled()
     try:
-        functions = ctypes.CDLL(str(compiled()))
-    except OSError as error:
-        raise NotHere(f"what was compiled of winograd.c does not load: {error}") from error
+        functions = ctypes.CDLL(str(path))
+    except OSError:  # cut short, or of another system that has the same home
+        path.unlink(missing_ok=True)
+        try:
+            functions = ctypes.CDLL(str(compiled()))
+        except OSError as error:
+            raise NotHere(f"what was compiled of winograd.c does not load: {error}") from error
     number, place, size = ctypes.c_int, ctypes.c_void_p, ctypes.c_ssize_t
     for name, arguments in {
         "run": [place, number, place, number, place, size, place, size, place, size, place, size, number],
@@ -125,22 +134,44 @@ def library() -> ctypes.CDLL:
 
 
 def compiled() -> Path:
-    """The library, which is kept for this source, compiler and processor. Raises NotHere."""
-    compiler = os.environ.get("CC") or next(filter(None, map(shutil.which, ("cc", "gcc", "clang"))), None)
-    if compiler is None:
-        raise NotHere("no C compiler (cc, gcc, clang): with one, dreams would be twice as fast")
-    key = " ".join([compiler, *FLAGS, processor(), SOURCE.read_text()])
-    target = cache_root() / "winograd" / f"{hashlib.sha256(key.encode()).hexdigest()[:24]}.so"
-    if not target.exists():
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=target.parent) as folder:
-            building = Path(folder) / target.name
+    """The library, which is kept for this source, compiler, system and processor. Raises NotHere."""
+    commands = compilers()
+    if not commands:
+        raise NotHere("no C compiler (cc, gcc, clang): with one this would be twice as fast")
+    key = " ".join([*commands[0], *FLAGS, *platform.libc_ver(), processor(), SOURCE.read_text()])
+    name = f"{hashlib.sha256(key.encode()).hexdigest()[:24]}.so"
+    folder = cache_root() / "winograd"
+    if (folder / name).exists():
+        return folder / name
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder) as building:
+            os.replace(compile_source(commands, Path(building) / name), folder / name)
+    except OSError as error:
+        raise NotHere(f"winograd.c cannot be compiled into {folder}: {error}") from error
+    return folder / name
+
+
+def compilers() -> list[list[str]]:
+    """The commands that may be compilers: `CC`, else all that are found."""
+    asked = shlex.split(os.environ.get("CC", ""))
+    return [asked] if asked else [[path] for path in map(shutil.which, ("cc", "gcc", "clang")) if path]
+
+
+def compile_source(commands: list[list[str]], target: Path) -> Path:
+    """By the first that can; clang calls the processor by another option on ARM. Raises NotHere."""
+    told = ""
+    for command in commands:
+        for native in ("-march=native", "-mcpu=native"):
             try:
-                done = subprocess.run([*compiler.split(), *FLAGS, str(SOURCE), "-o", str(building)],
+                done = subprocess.run([*command, *FLAGS, native, str(SOURCE), "-o", str(target), "-lm"],
                                       capture_output=True, text=True, timeout=COMPILE_SECONDS)
             except (OSError, subprocess.TimeoutExpired) as error:
-                raise NotHere(f"the C compiler did not run: {error}") from error
-            if done.returncode:
-                raise NotHere(f"{compiler} does not compile winograd.c: {(done.stderr.splitlines() or ['?'])[0][:150]}")
-            os.replace(building, target)
-    return target
+                told = told or str(error)
+                break
+            if done.returncode == 0:
+                with target.open("rb") as file:
+                    os.fsync(file.fileno())
+                return target
+            told = told or next(iter(done.stderr.splitlines()), "no reason given")
+    raise NotHere(f"winograd.c does not compile: {told[:150]}")

@@ -136,7 +136,7 @@ class Writer(Program):
     def statistics(self, x: Image) -> Image:
         """Of every channel, once an image."""
         if x.statistics is None:
-            x.statistics = Image(x.c, 1, 2, 2 * x.c)
+            x.statistics = Image(x.c, 1, 3, 3 * x.c)
             self.add("statistics", None, {"source": x, "statistics": x.statistics}, h=x.h, w=x.w, c_in=x.c)
         return x.statistics
 

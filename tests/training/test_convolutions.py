@@ -52,9 +52,26 @@ def test_what_the_algorithm_does_not_know_is_left_to_torch(c_in, c_out, size, mo
     conv = nn.Conv2d(c_in, c_out, 3, padding=1)
     x = torch.randn(2, c_in, size, size)
     expected = conv(x)
-    assert convolutions.prepare(conv)
+    convolutions.prepare(conv)
     monkeypatch.setattr(convolutions, "convolved", None)
     torch.testing.assert_close(conv(x), expected, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("options", [{"padding": 2}, {"padding": 1, "dilation": 2}, {"padding": 1, "groups": 2},
+                                     {"padding": 1, "padding_mode": "circular"}, {"padding": 1, "bias": False},
+                                     {"padding": 1, "stride": 2}])
+def test_other_convolutions_are_left_alone(options):
+    conv = nn.Conv2d(16, 16, 3, **options)
+    convolutions.prepare(conv)
+    assert type(conv) is nn.Conv2d
+
+
+def test_no_images_give_no_images():
+    conv = nn.Conv2d(16, 16, 3, padding=1)
+    convolutions.prepare(conv)
+    y = conv(torch.zeros(0, 16, 8, 8))
+    y.sum().backward()
+    assert y.shape == (0, 16, 8, 8) and not conv.weight.grad.any()
 
 
 @pytest.mark.filterwarnings("ignore:`torch.jit.trace:DeprecationWarning")
@@ -63,7 +80,7 @@ def test_a_model_stays_what_it_was():
                           nn.Conv2d(16, 4, 1))
     before = copy.deepcopy(model)
     x = torch.randn(2, 16, 8, 8)
-    assert convolutions.prepare(model)
+    convolutions.prepare(model)
     assert [type(m) for m in model] == [convolutions.Conv3, nn.Conv2d, nn.Conv2d]
     for (name, p), (other, q) in zip(model.state_dict().items(), before.state_dict().items(), strict=True):
         assert name == other and torch.equal(p, q)
@@ -95,10 +112,11 @@ def test_it_is_done_where_it_is_faster(option, is_prepared):
     assert resolve(option).winograd == is_prepared
 
 
-def test_without_a_compiler_torch_convolves(monkeypatch):
+def test_without_a_compiler_torch_convolves(monkeypatch, capsys):
     def missing() -> None:
         raise winograd.NotHere("no C compiler")
 
     monkeypatch.setattr(winograd, "library", missing)
-    conv = nn.Conv2d(16, 16, 3, padding=1)
-    assert not convolutions.prepare(conv) and type(conv) is nn.Conv2d
+    learners = learners_of(tiny("toy"), list("ABC"), resolve(replace(PLAIN, convolutions="auto")), 1, None)
+    assert not any(isinstance(m, convolutions.Conv3) for m in learners["denoiser"].model.modules())
+    assert capsys.readouterr().out == "no C compiler\n"

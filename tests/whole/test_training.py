@@ -17,6 +17,7 @@ import pytest
 import torch
 
 from diamond_core.config import (
+    ActingConfig,
     CollectionConfig,
     EvaluationConfig,
     ImaginationConfig,
@@ -33,7 +34,7 @@ from tests.conftest import EXACT, SMALL
 FEW = LearnerConfig(first_updates=6, updates=4, batch_size=4, learning_rate=1e-3, ema_decay=0.9)
 CONFIG = TrainConfig(
     "toy", "tiny", agent=SMALL, denoiser=FEW, reward_end=replace(FEW, max_gradient_norm=100.0, ema_decay=0.0),
-    actor_critic=replace(FEW, weight_decay=0.0),
+    actor_critic=ActingConfig(**{**vars(FEW), "weight_decay": 0.0}),
     collection=CollectionConfig(num_envs=2, first_min_steps=200, first_max_steps=300, steps=60, total_steps=320),
     reward_segment=6, returns=ReturnsConfig(rollout_length=5), final_epochs=1,
     evaluation=EvaluationConfig(every=2, episodes=2, final_episodes=4, num_envs=2, max_steps=60),

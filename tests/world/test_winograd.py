@@ -15,7 +15,7 @@ from diamond_core.config import ActorCriticConfig, AgentConfig, DenoiserConfig, 
 from diamond_core.training.agent import Agent
 from diamond_core.world import accelerate as acceleration
 from diamond_core.world import winograd
-from diamond_core.world.accelerate import accelerate
+from diamond_core.world.accelerate import accelerate, engines_of
 from diamond_core.world.dream import World
 from diamond_core.world.engine import BodyModel, HoistedEngine, JudgeModel
 from diamond_core.world.winograd_steps import Image, Program, first_gap
@@ -76,7 +76,7 @@ def test_it_computes_what_torch_computes(name, threads, monkeypatch):
     truth = HoistedEngine(agent.denoiser, BodyModel(agent.denoiser.inner_model), JudgeModel(agent.reward_end), "torch")
     monkeypatch.setattr(winograd.torch, "get_num_threads", lambda: threads)
     engine = winograd.build(agent.denoiser, agent.reward_end, config.frame_shape)
-    for n in (1, 7, 1):
+    for n in (1, 3, 7, 1):
         for found, expected in zip(calls(engine, config, n), calls(truth, config, n), strict=True):
             torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)
             assert expected.std() > 1e-3
@@ -113,8 +113,8 @@ def test_a_wrong_result_is_noticed(monkeypatch):
         winograd.build(agent.denoiser, agent.reward_end, agent.config.frame_shape)
 
 
-@pytest.mark.parametrize(("compiler", "why"), [("false", "does not compile"), ("/nowhere/cc", "did not run"),
-                                               ("", "no C compiler")])
+@pytest.mark.parametrize(("compiler", "why"), [("false", "does not compile"), ("/nowhere/cc", "does not compile"),
+                                               (" ", "no C compiler")])
 def test_without_a_compiler_it_says_so(compiler, why, tmp_path, monkeypatch):
     monkeypatch.setenv("DIAMOND_CACHE", str(tmp_path))
     monkeypatch.setenv("CC", compiler)
@@ -124,28 +124,83 @@ def test_without_a_compiler_it_says_so(compiler, why, tmp_path, monkeypatch):
     assert not list(tmp_path.rglob("*.so"))
 
 
-def test_it_is_compiled_once(tmp_path, monkeypatch):
+def test_a_folder_that_cannot_be_written_is_said_so(tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("DIAMOND_CACHE", str(tmp_path / "file"))
+    with pytest.raises(winograd.NotHere, match="cannot be compiled into"):
+        winograd.compiled()
+
+
+def test_the_next_compiler_is_asked_and_its_path_may_hold_spaces(tmp_path, monkeypatch):
+    good = tmp_path / "my tools" / "gcc"
+    good.parent.mkdir()
+    good.symlink_to(shutil.which("cc") or shutil.which("gcc") or shutil.which("clang"))
+    found = {"cc": shutil.which("false"), "gcc": str(good)}
+    monkeypatch.delenv("CC", raising=False)
+    monkeypatch.setattr(winograd.shutil, "which", found.get)
+    assert winograd.compilers() == [[found["cc"]], [str(good)]]
+    assert winograd.compile_source(winograd.compilers(), tmp_path / "new.so").stat().st_size > 10_000
+    monkeypatch.setenv("CC", "ccache 'my cc' -m64")
+    assert winograd.compilers() == [["ccache", "my cc", "-m64"]]
+
+
+def test_it_is_compiled_once_and_again_where_it_was_cut_short(tmp_path, monkeypatch):
     monkeypatch.setenv("DIAMOND_CACHE", str(tmp_path))
     first = winograd.compiled()
-    monkeypatch.setattr(subprocess, "run", None)
-    assert winograd.compiled() == first and [p.name for p in first.parent.iterdir()] == [first.name]
+    with monkeypatch.context() as patch:
+        patch.setattr(subprocess, "run", None)
+        assert winograd.compiled() == first and [p.name for p in first.parent.iterdir()] == [first.name]
+    size = first.stat().st_size
+    first.write_bytes(b"")
+    winograd.library.cache_clear()
+    assert winograd.library().run and first.stat().st_size == size
 
 
-@pytest.mark.parametrize("has_bfloat16", [False, True])
-def test_it_is_here_at_once_and_stays_where_nothing_is_faster(monkeypatch, has_bfloat16):
+@pytest.mark.parametrize(("has_bfloat16", "openvino", "expected"), [
+    (False, "OpenVINO bf16", "Winograd float32, ready"), (True, "OpenVINO bf16", "OpenVINO bf16, ready"),
+    (True, "OpenVINO f32", "Winograd float32, ready"), (True, "", "Winograd float32, ready")])
+def test_it_is_here_at_once_and_stays_where_nothing_is_faster(monkeypatch, has_bfloat16, openvino, expected):
     asked: list[str] = []
 
-    def openvino(denoiser, reward_end, frame_shape) -> HoistedEngine:
+    def build(denoiser, reward_end, frame_shape) -> HoistedEngine:
         asked.append(world.path)
-        return HoistedEngine(denoiser, BodyModel(denoiser.inner_model), world.engine.judge, "OpenVINO")
+        if not openvino:
+            raise acceleration.openvino_runtime.OpenVinoError("OpenVINO is not installed")
+        return HoistedEngine(denoiser, BodyModel(denoiser.inner_model), world.engine.judge, openvino)
 
     monkeypatch.setattr(acceleration, "has_bfloat16", lambda device: has_bfloat16)
-    monkeypatch.setattr(acceleration.openvino_runtime, "build", openvino)
+    monkeypatch.setattr(acceleration.openvino_runtime, "build", build)
     agent = agent_of(SIZES["toy"])
     world: World = agent.world(runtime=EXACT)
     message = accelerate(world, agent.config.frame_shape).wait(60)
-    assert message.startswith("OpenVINO" if has_bfloat16 else "Winograd float32")
+    assert message.startswith(expected) and ("not installed" in message) is (openvino == "")
     assert asked == (["Winograd float32"] if has_bfloat16 else [])
+
+
+def test_a_tape_is_played_on_the_engines_that_it_names(monkeypatch):
+    agent = agent_of(SIZES["toy"])
+    world: World = agent.world(runtime=EXACT)
+    old = HoistedEngine(agent.denoiser, BodyModel(agent.denoiser.inner_model), world.engine.judge, "OpenVINO f32")
+    monkeypatch.setattr(acceleration, "has_bfloat16", lambda device: False)
+    monkeypatch.setattr(acceleration.openvino_runtime, "build", lambda *_: old)
+    shape = agent.config.frame_shape
+    assert set(engines_of({world.path}, world, shape)) == {world.path}
+    assert set(engines_of({world.path, "Winograd float32"}, world, shape)) == {world.path, "Winograd float32"}
+    assert engines_of({"OpenVINO f32"}, world, shape)["OpenVINO f32"] is old
+
+
+@pytest.mark.parametrize("constant", [17.3781, 301.7713, 2999.7731])
+def test_channels_that_do_not_vary_are_normalised_to_nothing(constant):
+    """In the squares of large numbers a variance drowns, or becomes negative, and its root is not a number."""
+    agent = agent_of(SIZES["deep"])
+    inner = agent.denoiser.inner_model
+    inner.conv_in.weight.zero_()
+    inner.conv_in.bias.fill_(constant)
+    engine = HoistedEngine(agent.denoiser, BodyModel(inner), JudgeModel(agent.reward_end), "torch")
+    expected = calls(engine, agent.config, 1)[0]
+    network = winograd.Network(winograd.body(inner, agent.config.image_size))
+    engine.body = lambda noisy, past, modulation: network(torch.cat([past, noisy], dim=1), modulation)
+    torch.testing.assert_close(calls(engine, agent.config, 1)[0], expected, atol=2e-2, rtol=0)
 
 
 def test_memory_is_used_again_and_never_while_it_is_needed():
