@@ -136,13 +136,15 @@ def write(c: Record) -> None:
     from app.session.video import VideoWriter
     from diamond_core.config import RuntimeConfig
     from diamond_core.training.library import load
-    from diamond_core.world.accelerate import accelerate
+    from diamond_core.world.accelerate import accelerate, at_once
 
     agent = load(c.checkpoint, c.device)
     sampler = agent.config.sampler if c.steps is None else replace(agent.config.sampler, num_steps=c.steps)
     world = agent.world(sampler, RuntimeConfig(device=c.device))
     if c.frames >= WORTH_A_SEARCH:
         accelerate(world, agent.config.frame_shape).wait()
+    else:
+        at_once(world, agent.config.frame_shape)
     policy = player(c.policy, agent, world, c.seed)
     images = twins(agent, world, policy, c) if c.twin else dreams(agent, world, policy, c)
     if c.frames < 1 or c.scale < 1:

@@ -105,6 +105,13 @@ def engines(world: World, frame_shape: tuple[int, int, int], num_dreams: int = 1
                 yield engine
 
 
+def at_once(world: World, frame_shape: tuple[int, int, int]) -> None:
+    """Switches over to the engine that needs no search, if the device has one: for what does not last."""
+    if world.runtime.device.type == "cpu" and not world.runtime.compile and not has_bfloat16(world.runtime.device):
+        with contextlib.suppress(winograd.NotHere):
+            world.engine = winograd.build(world.denoiser, world.reward_end, frame_shape)
+
+
 def engines_of(names: set[str], world: World, frame_shape: tuple[int, int, int]) -> dict[str, Engine]:
     """The world's own engine, and those by the other names that can be had here: what a tape was dreamt on."""
     there = {world.path: world.engine}

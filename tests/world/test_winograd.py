@@ -15,7 +15,7 @@ from diamond_core.config import ActorCriticConfig, AgentConfig, DenoiserConfig, 
 from diamond_core.training.agent import Agent
 from diamond_core.world import accelerate as acceleration
 from diamond_core.world import winograd
-from diamond_core.world.accelerate import accelerate, engines_of
+from diamond_core.world.accelerate import accelerate, at_once, engines_of
 from diamond_core.world.dream import World
 from diamond_core.world.engine import BodyModel, HoistedEngine, JudgeModel
 from diamond_core.world.winograd_steps import Image, Program, first_gap
@@ -175,6 +175,22 @@ def test_it_is_here_at_once_and_stays_where_nothing_is_faster(monkeypatch, has_b
     message = accelerate(world, agent.config.frame_shape).wait(60)
     assert message.startswith(expected) and ("not installed" in message) is (openvino == "")
     assert asked == (["Winograd float32"] if has_bfloat16 else [])
+
+
+@pytest.mark.parametrize("has_bfloat16", [False, True])
+def test_what_does_not_last_takes_it_without_a_search(monkeypatch, has_bfloat16):
+    monkeypatch.setattr(acceleration, "has_bfloat16", lambda device: has_bfloat16)
+    monkeypatch.setattr(acceleration.openvino_runtime, "build", None)
+    agent = agent_of(SIZES["toy"])
+    world: World = agent.world(runtime=EXACT)
+    before = world.path
+    at_once(world, agent.config.frame_shape)
+    assert world.path == (before if has_bfloat16 else "Winograd float32")
+    monkeypatch.setattr(winograd, "compilers", list)
+    winograd.library.cache_clear()
+    other: World = agent.world(runtime=EXACT)
+    at_once(other, agent.config.frame_shape)
+    assert other.path == before
 
 
 def test_a_tape_is_played_on_the_engines_that_it_names(monkeypatch):
