@@ -21,7 +21,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from diamond_core.device import cache_root, processor
+from diamond_core.device import SWITCH, cache_root, processor
 from diamond_core.world.denoiser import Denoiser
 from diamond_core.world.engine import BodyModel, HoistedEngine, Judgement, JudgeModel, ada_norms
 from diamond_core.world.reward_end import RewardEndModel
@@ -158,13 +158,19 @@ def compilers() -> list[list[str]]:
     return [asked] if asked else [[path] for path in map(shutil.which, ("cc", "gcc", "clang")) if path]
 
 
+def hidden() -> list[str]:
+    """The switch that hides instructions from oneDNN and OpenVINO hides the widest ones from this path, too."""
+    shown = os.environ.get(SWITCH, "").upper().startswith(("AVX512", "AVX10", "ALL", "DEFAULT"))
+    return ["-mno-avx512f"] if os.environ.get(SWITCH) and not shown else []
+
+
 def compile_source(commands: list[list[str]], target: Path) -> Path:
     """By the first that can; clang calls the processor by another option on ARM. Raises NotHere."""
     told = ""
     for command in commands:
         for native in ("-march=native", "-mcpu=native"):
             try:
-                done = subprocess.run([*command, *FLAGS, native, str(SOURCE), "-o", str(target), "-lm"],
+                done = subprocess.run([*command, *FLAGS, native, *hidden(), str(SOURCE), "-o", str(target), "-lm"],
                                       capture_output=True, text=True, timeout=COMPILE_SECONDS)
             except (OSError, subprocess.TimeoutExpired) as error:
                 told = told or str(error)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import platform
 import shutil
 import subprocess
 from dataclasses import replace
@@ -142,6 +143,14 @@ def test_the_next_compiler_is_asked_and_its_path_may_hold_spaces(tmp_path, monke
     assert winograd.compile_source(winograd.compilers(), tmp_path / "new.so").stat().st_size > 10_000
     monkeypatch.setenv("CC", "ccache 'my cc' -m64")
     assert winograd.compilers() == [["ccache", "my cc", "-m64"]]
+
+
+@pytest.mark.parametrize(("switch", "flags"), [("", []), ("AVX2", ["-mno-avx512f"]), ("AVX512_CORE_AMX", [])])
+def test_the_switch_for_older_instructions_is_obeyed(switch, flags, monkeypatch, tmp_path):
+    monkeypatch.setenv(winograd.SWITCH, switch)
+    assert winograd.hidden() == flags
+    if platform.machine() == "x86_64":
+        winograd.compile_source(winograd.compilers(), tmp_path / "new.so")
 
 
 def test_it_is_compiled_once_and_again_where_it_was_cut_short(tmp_path, monkeypatch):
