@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -47,7 +48,7 @@ def learners_of(config: TrainConfig, names: list[str], runtime: Runtime, world_s
         try:
             convolutions.prepare(agent)
         except NotHere as error:
-            print(error)
+            print(error, file=sys.stderr)  # what is printed may be JSON
     losses: dict[str, Loss] = {
         "denoiser": lambda model, batch: denoising_loss(model, batch, config.denoising),  # type: ignore[arg-type]
         "reward_end": lambda model, batch: reward_end_loss(model, batch),  # type: ignore[arg-type]
