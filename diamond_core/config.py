@@ -224,6 +224,15 @@ class WatchingConfig(LearnerConfig):
 
 
 @dataclass(frozen=True)
+class ImitationConfig(WatchingConfig):
+    """How the agent begins as a player."""
+
+    teacher: Literal["recorded", "scripted"] = "recorded"
+    """Whose moves: what was pressed in the recordings, or what the scripted player would have pressed in each of their
+    frames, whoever played. The agent's own play can be recorded and corrected so (Ross et al., DAgger, 2011)."""
+
+
+@dataclass(frozen=True)
 class CollectionConfig:
     """How the agent gathers experience while it trains (SPEC 7)."""
 
@@ -312,7 +321,7 @@ class TrainConfig:
     sight: WatchingConfig = field(default_factory=lambda: WatchingConfig(
         batch_size=24, event_share=0.25, max_gradient_norm=10.0))
     """Where ball and paddle are, in games that the scripted player knows: some 300 first updates."""
-    imitation: WatchingConfig = field(default_factory=lambda: WatchingConfig(
+    imitation: ImitationConfig = field(default_factory=lambda: ImitationConfig(
         batch_size=64, segment=32, weight_decay=1e-4, ema_decay=0.99))
     """What the recorded player presses, and what comes of it, in any game: some 1,000 first updates of all but the
     encoder, which is at rest and should be able to see."""

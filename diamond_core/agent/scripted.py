@@ -19,16 +19,22 @@ LAPSES = (0.0, 0.1, 0.25, 0.5)
 """Shares of time in which a world's player presses keys at random: from attentive to absent-minded."""
 LAPSE_STEPS, AIM_STEPS = 15, 25
 """Mean length of a lapse, and steps between two choices of the paddle's spot that shall meet the ball."""
-GLIDE = (0.0, 0.32, 0.78, 0.95, 1.0)
-"""How much of the way of one press the paddle has gone after so many steps: it is on a knob, and lags behind."""
-LEAD = 0.3
-"""Steps by which the ball is met later than a straight line says: the paddle is thick."""
+GLIDE = (0.0, 0.265, 0.804, 0.95, 0.993, 1.0)
+"""How much of the way of one press the paddle has gone after so many steps: it is on a knob, and lags behind. Fitted to
+3,500 steps of Pong."""
+LATE = 3
+"""Presses so few steps before the meeting are still under way then: with them the paddle comes to stand, for a moment,
+where no press leaves it."""
+FAR = 12
+"""Presses are planned no further ahead."""
+COSTS = (0.05, 0.1)
+"""What a press costs, and a late one, in 64ths of a miss."""
 SLOW = 0.3
 """A ball that nears the paddle by less in a step, in 64ths, is not taken to be coming."""
 LEAP = 12.0
 """What moves further in a step is not the same ball."""
-WORTH = 0.5
-"""A press must bring the paddle so much nearer, in 64ths."""
+HIDDEN = 2.6
+"""So near a wall, in 64ths, the ball is half hidden, and is taken to be where it was going."""
 MIN_COLOUR = 5.0
 """How far a pixel must stand out, in byte levels: a quarter of the ball covers its pixel."""
 
@@ -78,16 +84,23 @@ class Rules:
     stay: tuple[str, ...]
     serve: tuple[str, ...]
     """Buttons where no ball is seen."""
-    reach: float
-    """How far from the paddle's middle the ball may be meant to be met, in 64ths: the aim changes within that."""
-    middle: float
-    """Where the ball is met best, from the paddle's middle, in 64ths."""
+    aims: tuple[float, float]
+    """Where, from the ball, the paddle's middle may be when they meet, in 64ths: where that is best, and the other end
+    of what is tried."""
     meets: float
     """The row or column, in 64ths, where the paddle meets the ball."""
     walls: tuple[float, float]
     """Between which places along the paddle's way the ball bounces, in 64ths."""
+    knob: tuple[float, float]
+    """Where the knob stops, in 64ths: beyond what the paddle shows."""
+    shown: tuple[float, float]
+    """Where the paddle stops."""
     press: float
     """How far one press of a button moves the paddle in the end, in 64ths."""
+    lead: float = 0.0
+    """Steps by which the ball is met later than a straight line says."""
+    strides: tuple[float, float] | None = None
+    """The ball moves by multiples of these along rows and columns in a step, in 64ths: seen places are less exact."""
 
 
 RULES = {
@@ -96,28 +109,32 @@ RULES = {
         ball=Thing((11, 59), (0, 64), (0.0, -1.1, 1.0), 17 - 1.1 * 72),
         paddle=Thing((11, 59), (54, 60), (-1.0, 1.0, 0.0), 72 - 144),
         axis=0, back=("RIGHT", "RIGHTFIRE"), forth=("LEFT", "LEFTFIRE"), stay=("NOOP", "FIRE"),
-        serve=("NOOP", "FIRE"), reach=1.0, middle=-0.75, meets=55.5, walls=(11.0, 58.5), press=6.7),
+        serve=("NOOP", "FIRE"),
+        # the paddle's lower edge sends the ball off so steeply that the other player misses it
+        aims=(-1.95, 1.0), meets=55.85, walls=(9.9, 59.25), knob=(2.5, 60.6), shown=(10.5, 59.6), press=6.99, lead=0.1,
+        strides=(1.2148, 1.5912)),
     "Breakout": Rules(
         ball=Thing((29, 57), (4, 60), (1.0, -1.0, 0.0), 0.0),
         paddle=Thing((57, 59), (3, 61), (1.0, -1.0, 0.0), 0.0),
-        axis=1, back=("LEFT",), forth=("RIGHT",), stay=("NOOP",), serve=("FIRE", "NOOP"), reach=1.0, middle=0.0,
-        meets=56.0, walls=(4.0, 60.0), press=8.9)}
+        axis=1, back=("LEFT",), forth=("RIGHT",), stay=("NOOP",), serve=("FIRE", "NOOP"), aims=(0.0, 1.0), meets=56.0,
+        walls=(4.0, 60.0), knob=(6.7, 80.5), shown=(8.4, 59.3), press=8.9, lead=0.3)}
 """The games that can be played so."""
 
 
 class ScriptedPolicy:
-    """Keeps the paddle where the ball will be, with a changing aim and with lapses: world i by
+    """Brings the paddle to where the ball will be, with a changing aim and with lapses: world i by
     `lapses[i % len(lapses)]`.
 
-    A press turns a knob that the paddle follows over four steps, so the player keeps account of the knob.
+    A press turns a knob that the paddle follows over four steps, so the player keeps account of the presses.
     """
 
     def __init__(self, game: str, action_names: Sequence[str], num_envs: int, seed: int,
-                 lapses: Sequence[float] = LAPSES) -> None:
-        """Raises ValueError for a game that it does not know."""
+                 lapses: Sequence[float] = LAPSES, wanders: bool = True) -> None:
+        """One that does not wander always aims best. Raises ValueError for a game that it does not know."""
         if game not in RULES:
             raise ValueError(f"no scripted player for {game}: use one of {', '.join(RULES)}, or another policy")
         self.rules = RULES[game]
+        self.wanders = wanders
         buttons = (self.rules.stay, self.rules.back, self.rules.forth, self.rules.serve)
         self._buttons = [torch.tensor([list(action_names).index(name) for name in names]) for names in buttons]
         self._ways = torch.zeros(len(action_names))
@@ -126,16 +143,26 @@ class ScriptedPolicy:
         self.seeds = (seed << 20) + torch.arange(num_envs)
         self._absent = RandomPolicy(len(action_names), num_envs, seed, (0.8,))
         self._step = 0
-        self._kept = {"lapsed": torch.zeros(num_envs, dtype=torch.bool), "aim": torch.zeros(num_envs),
-                      "knob": torch.full((num_envs,), torch.nan), "rest": torch.zeros(num_envs),
+        self._kept = {"lapsed": torch.zeros(num_envs, dtype=torch.bool),
+                      "aim": torch.full((num_envs,), self.rules.aims[0]),
+                      "knob": torch.full((num_envs,), torch.nan), "presses": torch.zeros(num_envs, len(GLIDE) - 1),
                       "ball": torch.full((num_envs, 2), torch.nan), "speed": torch.zeros(num_envs, 2)}
+
+    @property
+    def buttons(self) -> Tensor:
+        """(4, A) float32: the chance of every action where the paddle shall stay, go back, go forth, or the ball shall
+        be served."""
+        chances = torch.zeros(4, len(self._ways))
+        for kind, buttons in enumerate(self._buttons):
+            chances[kind, buttons] = 1 / len(buttons)
+        return chances
 
     def reset(self, start: Start) -> None:
         """Forgets the ball and the knob."""
         self._forget(torch.ones(len(self.seeds), dtype=torch.bool))
 
     def _forget(self, worlds: Tensor) -> None:
-        for name, value in (("knob", torch.nan), ("ball", torch.nan), ("speed", 0.0)):
+        for name, value in (("knob", torch.nan), ("ball", torch.nan), ("speed", 0.0), ("presses", 0.0)):
             self._kept[name] = self._kept[name].clone()
             self._kept[name][worlds] = value
 
@@ -148,55 +175,99 @@ class ScriptedPolicy:
         leaves = 1 / LAPSE_STEPS
         enters = leaves * self.lapses / (1 - self.lapses)
         kept["lapsed"] = torch.where(kept["lapsed"], u[:, 0] >= leaves, u[:, 0] < enters)
-        kept["aim"] = torch.where(u[:, 1] < 1 / AIM_STEPS, (2 * u[:, 2] - 1) * self.rules.reach, kept["aim"])
-        kinds = self._wanted(frames.cpu())
+        if self.wanders:  # half of the time the best aim
+            best, other = self.rules.aims
+            kept["aim"] = torch.where(u[:, 1] < 1 / AIM_STEPS, torch.lerp(torch.tensor(best), torch.tensor(other),
+                                                                          (2 * u[:, 2] - 1).clamp(min=0)), kept["aim"])
+        kinds = self.wanted(frames)
         choices = torch.stack([buttons[(u[:, 3] * len(buttons)).long()] for buttons in self._buttons])
         wanted = choices[kinds, torch.arange(len(kinds))]
         actions = torch.where(kept["lapsed"], self._absent.act(frames).cpu(), wanted)
-        ways = self._ways[actions]
-        kept["knob"] = (kept["knob"] + self.rules.press * ways).clamp(*self.rules.walls)
-        kept["rest"] = torch.where(ways == 0, kept["rest"] + 1, 0.0)
+        self.pressed(actions)
         return actions.to(frames.device)
 
-    def _wanted(self, frames: Tensor) -> Tensor:
-        """(n,) int64: 0 stay, 1 back, 2 forth, 3 serve."""
-        rules, kept = self.rules, self._kept
-        ball, paddle = rules.ball.find(frames), rules.paddle.find(frames)[:, rules.axis]
+    def pressed(self, actions: Tensor) -> None:
+        """Is told what was pressed (n,), by whomever."""
+        ways, kept = self._ways[actions], self._kept
+        kept["knob"] = (kept["knob"] + self.rules.press * ways).clamp(*self.rules.knob)
+        kept["presses"] = torch.cat([ways[:, None], kept["presses"][:, :-1]], dim=1)
+
+    def wanted(self, frames: Tensor) -> Tensor:
+        """frames (n, 3, h, w) uint8, the next of every world -> (n,) int64: 0 stay, 1 back, 2 forth, 3 serve."""
+        rules, kept, frames = self.rules, self._kept, frames.cpu()
+        paddle = rules.paddle.find(frames)[:, rules.axis]
         # a paddle that is out of sight is taken for one in the middle
         paddle = paddle.nan_to_num(nan=35.0)
-        rests = (kept["rest"] >= len(GLIDE) - 1) | kept["knob"].isnan()
-        kept["knob"] = torch.where(rests, paddle, kept["knob"])
-        goal, steps = self._meeting(ball)
-        done = torch.tensor([*GLIDE, 1.0])
-        steps = (steps + LEAD).clamp(max=len(GLIDE) - 1)
-        share = torch.lerp(done[steps.long()], done[steps.long() + 1], steps.frac())
-        # where the paddle will be by then if nothing is pressed, or one way, or the other
-        knobs = (kept["knob"][:, None] + rules.press * torch.tensor([0.0, -1.0, 1.0])).clamp(*rules.walls)
-        misses = (torch.lerp(paddle[:, None], knobs, share[:, None]) - goal[:, None]).abs()
-        misses[:, 0] -= WORTH
-        return torch.where(ball[:, 0].isnan(), 3, misses.argmin(1))
+        # at an end of its way the paddle does not show where the knob is
+        low, high = rules.shown
+        shows = (kept["presses"] == 0).all(1) & (paddle > low + HIDDEN) & (paddle < high - HIDDEN)
+        kept["knob"] = torch.where(shows | kept["knob"].isnan(), paddle, kept["knob"])
+        goal, steps = self._meeting(rules.ball.find(frames))
+        ways = self._way_to(goal, (steps + rules.lead).clamp(max=FAR))
+        return torch.where(kept["ball"][:, 0].isnan(), 3, torch.tensor([0, 2, 1])[ways.long()])
+
+    def _way_to(self, goal: Tensor, steps: Tensor) -> Tensor:
+        """(n,) of 0, 1 and -1: the first press of the best plan to be at the goal in so many steps.
+
+        A plan is so many presses one way at once, and late ones.
+        """
+        rules, knob = self.rules, self._kept["knob"]
+        whole = steps.floor().long()
+        early = torch.arange(-FAR, FAR + 1.0)
+        late = torch.cartesian_prod(*[torch.tensor([0.0, -1.0, 1.0])] * LATE)
+        left = whole[:, None] - torch.arange(LATE - 1, -1, -1)  # when each late press is due
+        pending = (self._kept["presses"] * (1 - glide(steps[:, None] + torch.arange(1, len(GLIDE))))).sum(1)
+        knobs = (knob[:, None] + rules.press * early).clamp(*rules.knob) - rules.press * pending[:, None]
+        ends = knobs[:, :, None] + rules.press * (glide(steps[:, None] - left) @ late.T)[:, None]
+        costs = (ends.clamp(*rules.shown) - goal[:, None, None]).abs()
+        costs += COSTS[0] * early.abs()[:, None] + COSTS[1] * late.abs().sum(1)
+        too_many = early.abs() > (whole[:, None] - LATE + 1).clamp(min=0)
+        too_late = ((left < 0).float() @ late.abs().T) > 0
+        best = (costs + 1e6 * (too_many[:, :, None] | too_late[:, None])).flatten(1).argmin(1)
+        first, then = early[best // len(late)], late[best % len(late)]
+        due = then.gather(1, (LATE - 1 - whole).clamp(min=0)[:, None])[:, 0]
+        return torch.where(first != 0, first.sign(), torch.where(whole < LATE, due, 0.0))
 
     def _meeting(self, ball: Tensor) -> tuple[Tensor, Tensor]:
-        """ball (n, 2) -> where on the paddle's way to meet it, and in how many steps; where it goes away, beside it
-        and some time."""
+        """ball (n, 2) as it is seen -> where on the paddle's way to meet it, and in how many steps; where it goes away,
+        beside it and some time."""
         rules, kept = self.rules, self._kept
         (low, high), axis = rules.walls, rules.axis
-        speed = (ball - kept["ball"]).nan_to_num()
-        leapt = (speed.abs() >= LEAP).any(1)
-        speed[leapt] = 0.0
-        before, along = torch.where(leapt, 0.0, kept["speed"][:, axis]), ball[:, axis]
-        # in the step of a bounce the ball goes both ways: it will be as fast as it was
-        fast = torch.maximum(speed[:, axis].abs(), before.abs())
-        bounced = torch.where((along - low < fast) & (speed[:, axis] > before), fast, speed[:, axis])
-        speed[:, axis] = torch.where((high - along < fast) & (speed[:, axis] < before), -fast, bounced)
-        kept["ball"], kept["speed"] = ball, speed
-        comes = speed[:, 1 - axis] > SLOW
+        self._follow(ball)
+        ball, speed = kept["ball"], kept["speed"]
+        along, comes = ball[:, axis], speed[:, 1 - axis] > SLOW
         steps = (rules.meets - ball[:, 1 - axis]).clamp(min=0) / speed[:, 1 - axis].clamp(min=SLOW)
         # walls are mirrors
         way = (along + speed[:, axis] * steps - low).remainder(2 * (high - low))
         there = low + torch.minimum(way, 2 * (high - low) - way)
-        goal = torch.where(comes, there, along) + rules.middle + kept["aim"]
-        return goal.nan_to_num(), torch.where(comes, steps, len(GLIDE))
+        goal = torch.where(comes, there, along) + kept["aim"]
+        return goal.nan_to_num(), torch.where(comes, steps, len(GLIDE) - 1).nan_to_num()
+
+    def _follow(self, seen: Tensor) -> None:
+        """Keeps the ball's place and speed: as they are seen, near a wall as they must be."""
+        rules, kept = self.rules, self._kept
+        (low, high), axis = rules.walls, rules.axis
+        was, before = kept["ball"], kept["speed"]
+        expected, turned = was + before, before.clone()
+        over = (expected[:, axis] < low) | (expected[:, axis] > high)
+        expected[:, axis] = torch.where(expected[:, axis] < low, 2 * low, 2 * high).where(
+            over, 0.0) + torch.where(over, -1, 1) * expected[:, axis]
+        turned[:, axis] *= torch.where(over, -1, 1)
+        speed = (seen - was).nan_to_num()
+        speed[(speed.abs() >= LEAP).any(1)] = 0.0
+        if rules.strides is not None:
+            strides = torch.tensor(rules.strides)
+            speed = (speed / strides).round() * strides
+        away = (seen - expected).abs()
+        is_near = over | (expected[:, axis] < low + HIDDEN) | (expected[:, axis] > high - HIDDEN)
+        flies = (expected[:, 1 - axis] < rules.meets) & (before[:, 1 - axis].abs() > SLOW)
+        is_it = seen[:, 0].isnan() | ((away[:, axis] < HIDDEN) & (away[:, 1 - axis] < HIDDEN / 2))
+        reckoned = is_near & flies & is_it
+        place = seen.clone()
+        place[:, axis] = expected[:, axis]
+        place = torch.where(seen.isnan(), expected, place)
+        kept["ball"] = torch.where(reckoned[:, None], place, seen)
+        kept["speed"] = torch.where(reckoned[:, None], turned, speed)
 
     def observe(self, step: Step) -> None:
         """Forgets the worlds that begin anew."""
@@ -212,6 +283,13 @@ class ScriptedPolicy:
         # the state of an older script had neither ball nor knob, and both are soon known again
         self._kept |= {name: state[name] for name in self._kept if name in state}
         self._absent.load_state_dict(state["absent"])
+
+
+def glide(steps: Tensor) -> Tensor:
+    """How much of a press's way the paddle has gone after so many steps, which need not be whole; before it, none."""
+    steps = steps.clamp(0, len(GLIDE) - 1)
+    table = torch.tensor([*GLIDE, 1.0])
+    return torch.lerp(table[steps.long()], table[steps.long() + 1], steps.frac())
 
 
 def mixed_play(game: str, action_names: Sequence[str], num_envs: int, seed: int) -> KeptPolicy:

@@ -20,7 +20,7 @@ from diamond_core.replay import Dataset, DatasetInfo, SegmentSampler
 from diamond_core.training import convolutions
 from diamond_core.training.agent import Agent
 from diamond_core.training.checkpoint import CheckpointError
-from diamond_core.training.imitation import Imitation, imitation_loss
+from diamond_core.training.imitation import Imitation, Teacher, imitation_loss
 from diamond_core.training.learner import Learner, Loss
 from diamond_core.training.run import Run
 from diamond_core.training.sight import Sight, sight_loss
@@ -66,6 +66,7 @@ def learners_of(config: TrainConfig, names: list[str], runtime: Runtime, world_s
         learners["sight"] = Learner(sight, lambda model, batch: sight_loss(model, batch),  # type: ignore[arg-type]
                                     config.sight, runtime, world_size)
     if config.imitation.first_updates:
+        teacher_of(config, names)  # a game that it does not know is refused now, not after hours
         learners["imitation"] = Learner(
             runtime.place(Imitation(agent.actor_critic)),
             lambda model, batch: imitation_loss(model, batch, config.returns),  # type: ignore[arg-type]
@@ -127,6 +128,16 @@ def player_of(name: str, game: str, config: CollectionConfig, actor_critic: Acto
     if name == "mix":
         return mixed_play(game, names, config.num_envs, seed)
     return RandomPolicy(len(names), config.num_envs, seed, STICKY if name == "sticky" else (0.0,))
+
+
+def teacher_of(config: TrainConfig, names: Sequence[str]) -> Teacher | None:
+    """Whose moves the agent learns where they are not the recorded ones."""
+    if config.imitation.teacher == "recorded":
+        return None
+    if config.game not in RULES:
+        raise ValueError(f"no scripted player can teach {config.game}: leave --imitation.teacher out, or train on one "
+                         f"of {', '.join(RULES)}")
+    return lambda n: ScriptedPolicy(config.game, names, n, config.seed, wanders=False)
 
 
 def starts_of(config: TrainConfig, dataset: Dataset) -> dict[str, Tensor] | None:

@@ -8,22 +8,27 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy, pad
+from torch.nn.functional import log_softmax, one_hot, pad
 
 from diamond_core.agent.actor_critic import ActorCritic
+from diamond_core.agent.scripted import ScriptedPolicy
 from diamond_core.config import ReturnsConfig, WatchingConfig
 from diamond_core.device import Runtime
 from diamond_core.pixels import to_unit
-from diamond_core.replay import Dataset
+from diamond_core.replay import Dataset, Episode
 
 FRAMES = 256
 """How many are looked at at once."""
+TOGETHER = 32
+"""Episodes that a teacher watches at once."""
+Teacher = Callable[[int], ScriptedPolicy]
+"""A player for so many worlds."""
 UNKNOWN = 0.05
 """Where an episode was cut, returns count as known if what came after weighs less."""
 
@@ -35,7 +40,7 @@ class Watched:
     features: Tensor
     """(..., t, features); float16 where it is kept."""
     actions: Tensor
-    """(..., t) int64; -100 behind an episode's end, which is what cross-entropy ignores."""
+    """(..., t, A) float32: the chance of every action; zero behind an episode's end."""
     returns: Tensor
     """(..., t) float32: the discounted sum of the signs of rewards; NaN where the episode was cut soon
     after, and behind its end."""
@@ -62,28 +67,47 @@ class Imitation(nn.Module):
 
 
 def imitation_loss(model: Imitation, batch: Watched, config: ReturnsConfig) -> tuple[Tensor, dict[str, Tensor]]:
-    """Cross-entropy of what was pressed, and the squared error of the values of known returns."""
+    """Cross-entropy of what was pressed or should have been, and the squared error of the values of known returns."""
     logits, values = model(batch.features.float())
-    loss_actions = cross_entropy(logits.flatten(0, 1), batch.actions.flatten())
+    steps = batch.actions.sum().clamp(min=1)
+    loss_actions = -(batch.actions * log_softmax(logits, -1)).sum() / steps
     known = ~batch.returns.isnan()
     loss_values = ((values - batch.returns.nan_to_num()).square() * known).sum() / known.sum().clamp(min=1)
     loss = loss_actions + config.value_weight * loss_values
-    right = (logits.detach().argmax(-1) == batch.actions).sum() / (batch.actions >= 0).sum()
+    likeliest = logits.detach().argmax(-1, keepdim=True)
+    right = (batch.actions.gather(-1, likeliest) > 0).sum() / steps
     return loss, {"loss": loss.detach(), "loss_actions": loss_actions.detach(), "loss_values": loss_values.detach(),
                   "share_right": right}
 
 
-def watch(actor_critic: ActorCritic, dataset: Dataset, config: ReturnsConfig, runtime: Runtime) -> Iterator[Watched]:
-    """Every episode of a dataset through the encoder, once."""
-    for i in range(dataset.num_episodes):
-        episode = dataset[i]
-        with torch.no_grad(), runtime.autocast():
-            features = torch.cat([actor_critic.encoder(to_unit(frames.to(runtime.device))).half()
-                                  for frames in episode.frames[:-1].split(FRAMES)])
-        returns = discounted(episode.rewards, config.gamma)
-        if not episode.ends[-1]:
-            returns[-foresight(config.gamma):] = torch.nan
-        yield Watched(features, episode.actions.to(runtime.device), returns.to(runtime.device))
+def watch(actor_critic: ActorCritic, dataset: Dataset, config: ReturnsConfig, runtime: Runtime,
+          teacher: Teacher | None = None) -> Iterator[Watched]:
+    """Every episode of a dataset through the encoder, once; with a teacher, what it would have pressed."""
+    for first in range(0, dataset.num_episodes, TOGETHER):
+        episodes = [dataset[i] for i in range(first, min(first + TOGETHER, dataset.num_episodes))]
+        actions = ([one_hot(e.actions, actor_critic.num_actions).float() for e in episodes] if teacher is None else
+                   taught(teacher(len(episodes)), episodes))
+        for episode, chances in zip(episodes, actions, strict=True):
+            with torch.no_grad(), runtime.autocast():
+                features = torch.cat([actor_critic.encoder(to_unit(frames.to(runtime.device))).half()
+                                      for frames in episode.frames[:-1].split(FRAMES)])
+            returns = discounted(episode.rewards, config.gamma)
+            if not episode.ends[-1]:
+                returns[-foresight(config.gamma):] = torch.nan
+            yield Watched(features, chances.to(runtime.device), returns.to(runtime.device))
+
+
+def taught(player: ScriptedPolicy, episodes: Sequence[Episode]) -> list[Tensor]:
+    """What the player would have pressed in its worlds' episodes, of which it saw each frame, whoever played them: of
+    each (t, A) float32, the chance of every action."""
+    lengths = [len(episode.actions) for episode in episodes]
+    kinds = []
+    for t in range(max(lengths)):
+        now = [(e, min(t, n - 1)) for e, n in zip(episodes, lengths, strict=True)]
+        kinds.append(player.wanted(torch.stack([e.frames[i] for e, i in now])))
+        player.pressed(torch.stack([e.actions[i] for e, i in now]))
+    chances = player.buttons[torch.stack(kinds)]
+    return [chances[:n, i] for i, n in enumerate(lengths)]
 
 
 def foresight(gamma: float) -> int:
@@ -125,5 +149,5 @@ def segment(watched: Watched, first: int, length: int) -> Watched:
     part = slice(first, first + length)
     missing = max(0, first + length - len(watched.actions))
     return Watched(pad(watched.features[part], (0, 0, 0, missing)),
-                   pad(watched.actions[part], (0, missing), value=-100),
+                   pad(watched.actions[part], (0, 0, 0, missing)),
                    pad(watched.returns[part], (0, missing), value=torch.nan))

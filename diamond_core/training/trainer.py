@@ -23,7 +23,7 @@ from diamond_core.envs import action_names, make_env
 from diamond_core.evaluation.returns import human_normalised, play_episodes
 from diamond_core.replay import Prefetcher, SegmentSampler
 from diamond_core.training.agent import Agent
-from diamond_core.training.build import MODELS, dataset_of, learners_of, player_of, starts_of
+from diamond_core.training.build import MODELS, dataset_of, learners_of, player_of, starts_of, teacher_of
 from diamond_core.training.checkpoint import Card, save_checkpoint, stages_before, summed
 from diamond_core.training.collect import Collector
 from diamond_core.training.distributed import Processes
@@ -166,7 +166,7 @@ class Trainer:
         watched = []
         with self._bar("watch", self.dataset.num_episodes, {"imitation": self._updates("imitation")}) as bar:
             for seen in watch(self.learners["actor_critic"].model, self.dataset,  # type: ignore[arg-type]
-                              self.config.returns, self.runtime):
+                              self.config.returns, self.runtime, teacher_of(self.config, self.action_names)):
                 watched.append(seen)
                 bar.advance()
                 self._save_if_due()

@@ -9,6 +9,7 @@ import torch
 
 from diamond_core.agent.policies import RandomPolicy
 from diamond_core.agent.scripted import GLIDE, RULES, ScriptedPolicy, mixed_play
+from diamond_core.envs import action_names, make_env
 from diamond_core.types import Step
 
 PONG = ("NOOP", "FIRE", "RIGHT", "LEFT", "RIGHTFIRE", "LEFTFIRE")
@@ -46,38 +47,45 @@ def test_the_paddle_is_sent_to_the_ball(ball, buttons):
     assert {PONG[a] for a in policy.act(pong(ball, 40).repeat(32, 1, 1, 1)).tolist()} == buttons
 
 
+def blend(frame: torch.Tensor, rows: tuple, columns: tuple, colour: tuple[int, int, int]) -> None:
+    """Paints a rectangle whose edges may lie within pixels, as a shrunken picture has it."""
+    cover = [(torch.minimum(torch.arange(64) + 1, high) - torch.maximum(torch.arange(64), low)).clamp(0, 1)
+             for low, high in (rows, columns)]
+    share = cover[0][:, None] * cover[1]
+    frame[:] = torch.lerp(frame.float(), torch.tensor(colour).float().reshape(3, 1, 1), share).round().byte()
+
+
 class Court:
     """Balls that fly at the paddle between two walls, and a paddle that lags behind its knob as in the real game."""
 
     def __init__(self, n: int, seed: int) -> None:
         g = torch.Generator().manual_seed(seed)
-        self.row, self.speed = 13 + 44 * torch.rand(n, generator=g), 5 * torch.rand(n, generator=g) - 2.5
+        rows, self.columns_a_step = RULES["Pong"].strides
+        self.row, self.speed = 13 + 44 * torch.rand(n, generator=g), rows * torch.randint(-2, 3, (n,), generator=g)
         self.column = torch.full((n,), 10.0)
-        self.knobs = [torch.full((n,), 35.0)] * 5
+        self.knobs = [torch.full((n,), 35.0)] * len(GLIDE)
 
     @property
     def paddle(self) -> torch.Tensor:
         parts = torch.tensor(GLIDE).diff()
-        return torch.stack(self.knobs[-2:-6:-1]).T @ parts
+        return (torch.stack(self.knobs[::-1][1:]).T @ parts).clamp(*RULES["Pong"].shown)
 
     def frames(self) -> torch.Tensor:
         frames = torch.stack([pong(None, 64) for _ in self.row])
         for frame, row, column, paddle in zip(frames, self.row, self.column, self.paddle, strict=True):
-            place = lambda x: slice(round(x - 1), round(x + 1))  # noqa: E731
-            frame[:, place(row.item()), place(column.item())] = 236
-            frame[:, round(paddle.item() - 2.5):round(paddle.item() + 2.5), 55:57] = torch.tensor(
-                GREEN, dtype=torch.uint8).reshape(3, 1, 1)
+            blend(frame, (row - 1, row + 1), (column - 1, column + 1), WHITE)
+            blend(frame, (paddle - 2.5, paddle + 2.5), (torch.tensor(55.0), torch.tensor(57.0)), GREEN)
         return frames
 
     def step(self, actions: torch.Tensor) -> None:
         ways = torch.tensor([0.0, 0.0, -1.0, 1.0, -1.0, 1.0])[actions]
         rules = RULES["Pong"]
-        self.knobs = [*self.knobs[-4:], (self.knobs[-1] + rules.press * ways).clamp(*rules.walls)]
+        self.knobs = [*self.knobs[1:], (self.knobs[-1] + rules.press * ways).clamp(*rules.knob)]
         low, high = rules.walls
         row = self.row + self.speed
         self.speed = torch.where((row < low) | (row > high), -self.speed, self.speed)
         self.row = torch.where(row < low, 2 * low - row, torch.where(row > high, 2 * high - row, row))
-        self.column = self.column + 1.6
+        self.column = self.column + self.columns_a_step
 
 
 def test_the_ball_is_met_where_it_will_be_even_off_a_wall():
@@ -136,3 +144,18 @@ def test_a_mix_is_scripted_where_the_game_is_known():
     assert waits[1] > 0.8 and waits[4] > 0.8 and waits[0] < 0.6
     with pytest.raises(ValueError, match="Pong, Breakout"):
         ScriptedPolicy("Boxing", PONG, 1, 0)
+
+
+def test_the_real_opponent_is_beaten():
+    # a player whose ball comes off a wall two pixels beside its place loses by 43 to 26
+    env = make_env("Pong", 8)
+    policy = ScriptedPolicy("Pong", action_names("Pong"), 8, 5, lapses=(0.0,), wanders=False)
+    frames, points = env.reset(5).frames, []
+    for _ in range(400):
+        step = env.step(policy.act(frames))
+        policy.observe(step)
+        frames = step.frames
+        points.append(step.rewards)
+    env.close()
+    won, lost = ((torch.stack(points) * sign > 0).sum().item() for sign in (1, -1))
+    assert won >= 5 and won > 2 * lost

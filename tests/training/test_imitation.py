@@ -8,13 +8,15 @@ from dataclasses import replace
 import pytest
 import torch
 
-from diamond_core.config import ActingConfig, ReturnsConfig, WatchingConfig
+from diamond_core.agent.scripted import ScriptedPolicy
+from diamond_core.config import ActingConfig, ImitationConfig, ReturnsConfig, WatchingConfig
 from diamond_core.device import resolve
+from diamond_core.envs import action_names, make_env
 from diamond_core.pixels import to_unit
 from diamond_core.presets import tiny
 from diamond_core.replay import Dataset, DatasetInfo, Episode
 from diamond_core.training.agent import Agent
-from diamond_core.training.build import learners_of
+from diamond_core.training.build import learners_of, teacher_of
 from diamond_core.training.imitation import discounted, foresight, segments, watch
 from diamond_core.training.library import load
 from diamond_core.training.run import Run, RunError, check_same
@@ -61,7 +63,7 @@ def test_frames_are_seen_once_and_cut_episodes_promise_nothing():
     one, cut = played(30, 0), played(unknown + 20, 1, ends=False)
     first, second = watch(agent, dataset(one, cut), ReturnsConfig(), resolve(EXACT))
     torch.testing.assert_close(first.features.float(), agent.encoder(to_unit(one.frames[:-1])), atol=2e-3, rtol=2e-3)
-    assert first.features.dtype == torch.float16 and first.actions.tolist() == one.actions.tolist()
+    assert first.features.dtype == torch.float16 and first.actions.argmax(-1).tolist() == one.actions.tolist()
     assert not first.returns.isnan().any()
     assert second.returns.isnan().tolist() == [False] * 20 + [True] * unknown
 
@@ -70,13 +72,14 @@ def test_segments_are_drawn_evenly_and_by_their_key():
     agent = Agent.from_config(tiny("toy").agent, 3).actor_critic
     watched = list(watch(agent, dataset(played(9, 0), played(29, 1), played(5, 2)), ReturnsConfig(), resolve(EXACT)))
     batch = segments(watched, 6, 4000, 1)
-    assert batch.features.shape[:2] == batch.actions.shape == batch.returns.shape == (4000, 6)
+    assert batch.features.shape[:2] == batch.actions.shape[:2] == batch.returns.shape == (4000, 6)
     again, other = segments(watched, 6, 4000, 1), segments(watched, 6, 4000, 2)
     assert torch.equal(batch.actions, again.actions) and not torch.equal(batch.actions, other.actions)
     # 4 places in the first episode, 24 in the second, one in the last, which is too short and padded
-    padded = (batch.actions == -100).any(1)
+    known = batch.actions.sum(-1)
+    padded = (known == 0).any(1)
     assert padded.float().mean() == pytest.approx(1 / 29, abs=0.015)
-    assert (batch.actions[padded] == -100).tolist() == batch.returns[padded].isnan().tolist() == [
+    assert (known[padded] == 0).tolist() == batch.returns[padded].isnan().tolist() == [
         [False] * 5 + [True]] * int(padded.sum())
     places = watched[0].features.unfold(0, 6, 1).transpose(1, 2)
     from_first = (batch.features[:, None] == places).flatten(2).all(2).any(1)
@@ -124,6 +127,44 @@ def test_padding_is_not_learned():
     assert torch.equal(loss, other) and 0 <= numbers["share_right"] <= 1
 
 
+def test_a_teacher_corrects_whoever_played(tmp_path):
+    """Two episodes of different lengths, played at random: the labels are the scripted player's, which sees each frame
+    and hears what was really pressed."""
+    episodes = [random_pong(40, 0), random_pong(25, 1)]
+    names, config = action_names("Pong"), tiny("Pong")
+    config = replace(config, imitation=replace(config.imitation, first_updates=1, teacher="scripted"))
+    teacher = teacher_of(config, names)
+    kept = Dataset(None, DatasetInfo("Pong", names, (3, 64, 64)))
+    for episode in episodes:
+        kept.add(episode)
+    agent = Agent.from_config(replace(config.agent, image_size=(64, 64)), len(names)).actor_critic
+    watched = list(watch(agent, kept, ReturnsConfig(), resolve(EXACT), teacher))
+    for episode, seen in zip(episodes, watched, strict=True):
+        alone = ScriptedPolicy("Pong", names, 1, config.seed, wanders=False)
+        expected = []
+        for frame, action in zip(episode.frames[:-1], episode.actions, strict=True):
+            kind = alone.wanted(frame[None])
+            alone.pressed(action[None])
+            expected.append(alone.buttons[kind[0]])
+        assert torch.equal(seen.actions, torch.stack(expected))
+        # which are not what was pressed
+        assert (seen.actions.gather(-1, episode.actions[:, None]) == 0).any()
+    assert teacher_of(replace(config, imitation=replace(config.imitation, teacher="recorded")), names) is None
+    with pytest.raises(ValueError, match="no scripted player can teach toy"):
+        learners_of(replace(config, game="toy"), NAMES, resolve(EXACT), 1, None)
+
+
+def random_pong(steps: int, seed: int) -> Episode:
+    env = make_env("Pong", 1)
+    luck = torch.Generator().manual_seed(seed)
+    actions = torch.randint(6, (steps, 1), generator=luck)
+    frames = [env.reset(seed).frames, *(env.step(a).frames for a in torch.zeros(60, 1, dtype=torch.int64))][-1:]
+    frames += [env.step(a).frames for a in actions]
+    env.close()
+    last = torch.arange(steps) == steps - 1
+    return Episode(torch.cat(frames), actions[:, 0], torch.zeros(steps), last & False, last)
+
+
 def test_a_second_look_begins_with_what_was_dreamt_since(tmp_path):
     c = config(updates=1)
     few = ActingConfig(first_updates=0, updates=0, batch_size=2)
@@ -166,7 +207,7 @@ def test_runs_of_before_there_was_imitation_go_on(tmp_path):
 def test_a_run_imitates_before_it_dreams_stopped_or_not(tmp_path):
     few = ActingConfig(first_updates=1, updates=0, batch_size=2)
     c = replace(tiny("toy"), denoiser=few, reward_end=few, actor_critic=few, final_epochs=1, reward_segment=4,
-                imitation=WatchingConfig(first_updates=4, batch_size=8, segment=5, ema_decay=0.9))
+                imitation=ImitationConfig(first_updates=4, batch_size=8, segment=5, ema_decay=0.9))
     c = replace(c, collection=replace(c.collection, first_min_steps=300, first_max_steps=300, steps=0),
                 imagination=replace(c.imagination, horizon=2), returns=replace(c.returns, rollout_length=2),
                 evaluation=replace(c.evaluation, final_episodes=0), save_every=0)
