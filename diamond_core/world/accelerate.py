@@ -12,12 +12,17 @@ from typing import TYPE_CHECKING
 import torch
 
 from diamond_core.device import has_bfloat16
-from diamond_core.world import compiled, openvino_runtime, winograd
+from diamond_core.world import compiled, openvino_runtime, tiles, winograd
 
 if TYPE_CHECKING:
     from diamond_core.world.dream import World
     from diamond_core.world.engine import Engine
 
+RACES = 3
+"""Frames by which two engines are compared."""
+OUTRUN = 0.6
+"""An engine that takes so little of Winograd's time has left OpenVINO behind, too, which took 0.62 of it on a Xeon with
+AMX (a world of the paper's size; 0.71 for the shipped Pong's)."""
 Tell = Callable[[str], None]
 """Hears one short line for the person."""
 
@@ -70,44 +75,61 @@ def engines(world: World, frame_shape: tuple[int, int, int], num_dreams: int = 1
             ) -> Iterator[Engine]:
     """Engines that suit the device, warmed up, each faster than the one before; none where the present one is best.
 
-    CUDA: compiled and captured. CPU: Winograd's convolutions, here at once; OpenVINO where the processor multiplies
-    bfloat16, or where there is no C compiler; torch.compile where the runtime asks for it. Raises where there should
-    be one and is none; what else was missing is noted.
+    CUDA: compiled and captured. CPU: what is written in C, here at once; OpenVINO where the processor multiplies
+    bfloat16 and matrix units have not outrun it, or where there is no C compiler; torch.compile where the runtime asks
+    for it. Raises where there should be one and is none; what else was missing is noted.
     """
-    runtime = world.runtime
-    networks = world.denoiser, world.reward_end
-    if runtime.compile:
-        engine: Engine = compiled.build(*networks, runtime)
+    if world.runtime.compile:
+        engine: Engine = compiled.build(world.denoiser, world.reward_end, world.runtime)
         warm_up(engine, world, frame_shape, num_dreams)
-        if runtime.device.type == "cuda" and num_dreams == 1:
+        if world.runtime.device.type == "cuda" and num_dreams == 1:
             # kernels for any other number are compiled now, not when a second player comes
             warm_up(engine, world, frame_shape, 2)
         yield engine
-    elif runtime.device.type == "cpu":
-        by_winograd = None
+    elif world.runtime.device.type == "cpu":
+        yield from engines_of_cpu(world, frame_shape, num_dreams, note)
+
+
+def engines_of_cpu(world: World, frame_shape: tuple[int, int, int], num_dreams: int, note: Tell) -> Iterator[Engine]:
+    """See `engines`."""
+    best, share = None, 1.0
+    told: set[str] = set()
+    builds = [winograd.build, tiles.build] if tiles.promised() else [winograd.build]
+    for build in [*builds, openvino_runtime.build]:
+        if build is openvino_runtime.build and best and (share < OUTRUN or not has_bfloat16(world.runtime.device)):
+            return
         try:
-            by_winograd = winograd.build(*networks, frame_shape)
-        except winograd.NotHere as error:
-            note(str(error))
-        if by_winograd is not None:
-            warm_up(by_winograd, world, frame_shape, num_dreams)
-            yield by_winograd
-        if by_winograd is None or has_bfloat16(runtime.device):
-            try:
-                engine = openvino_runtime.build(*networks, frame_shape)
-            except openvino_runtime.OpenVinoError as error:
-                if by_winograd is None:
-                    raise
+            engine = build(world.denoiser, world.reward_end, frame_shape)
+        except (winograd.NotHere, openvino_runtime.OpenVinoError) as error:
+            if best is None and build is openvino_runtime.build:
+                raise
+            if str(error) not in told:
                 note(str(error))
-                return
-            if by_winograd is None or "bf16" in engine.name:  # in float32 it would be the slower of the two
-                warm_up(engine, world, frame_shape, num_dreams)
-                yield engine
+            told.add(str(error))
+            continue
+        warm_up(engine, world, frame_shape, num_dreams)
+        share = share_of_time(engine, best, world, frame_shape, num_dreams) if best else 1.0
+        if best is None or share < 1:
+            best = engine
+            yield engine
+
+
+def share_of_time(engine: Engine, other: Engine, world: World, frame_shape: tuple[int, int, int], num_dreams: int
+                  ) -> float:
+    """What a frame takes with one engine, over what it takes with the other: the best of a few in turn, since play goes
+    on beside."""
+    took: dict[str, list[float]] = {engine.name: [], other.name: []}
+    for _ in range(RACES):
+        for one in (engine, other):
+            started = time.perf_counter()
+            warm_up(one, world, frame_shape, num_dreams)
+            took[one.name].append(time.perf_counter() - started)
+    return min(took[engine.name]) / min(took[other.name])
 
 
 def at_once(world: World, frame_shape: tuple[int, int, int]) -> None:
     """Switches over to the engine that needs no search, if the device has one: for what does not last."""
-    if world.runtime.device.type == "cpu" and not world.runtime.compile and not has_bfloat16(world.runtime.device):
+    if world.runtime.device.type == "cpu" and not world.runtime.compile:
         with contextlib.suppress(winograd.NotHere):
             world.engine = winograd.build(world.denoiser, world.reward_end, frame_shape)
 
@@ -115,10 +137,13 @@ def at_once(world: World, frame_shape: tuple[int, int, int]) -> None:
 def engines_of(names: set[str], world: World, frame_shape: tuple[int, int, int]) -> dict[str, Engine]:
     """The world's own engine, and those by the other names that can be had here: what a tape was dreamt on."""
     there = {world.path: world.engine}
-    for build in (lambda: list(engines(world, frame_shape)),
-                  lambda: [openvino_runtime.build(world.denoiser, world.reward_end, frame_shape)]):
+    networks = world.denoiser, world.reward_end, frame_shape
+    builds: list[tuple[str, Callable[[], list[Engine]]]] = [
+        ("", lambda: list(engines(world, frame_shape))), ("Winograd", lambda: [winograd.build(*networks)]),
+        ("OpenVINO", lambda: [openvino_runtime.build(*networks)])]
+    for kind, build in builds:
         missing = names - set(there)
-        if missing and (len(there) == 1 or any(name.startswith("OpenVINO") for name in missing)):
+        if missing and (len(there) == 1 or any(name.startswith(kind) for name in missing)):
             # a tape is played on what there is, and the verdict says what was missing
             with contextlib.suppress(RuntimeError):
                 there |= {engine.name: engine for engine in build()}

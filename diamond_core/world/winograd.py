@@ -16,6 +16,7 @@ import shutil
 import subprocess
 import tempfile
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -27,9 +28,11 @@ from diamond_core.world.engine import BodyModel, HoistedEngine, Judgement, Judge
 from diamond_core.world.reward_end import RewardEndModel
 from diamond_core.world.winograd_steps import NotHere, Writer, body, encoder
 
-SOURCE = Path(__file__).with_name("winograd.c")
+SOURCE, SHARED = (Path(__file__).with_name(name) for name in ("winograd.c", "steps.h"))
 FLAGS = ("-O3", "-fno-math-errno", "-shared", "-fPIC", "-pthread")
 COMPILE_SECONDS = 120
+Proof = Callable[[Path], None]
+"""Raises NotHere where a fresh library does not work."""
 WORST_ERROR = 1e-3
 """Largest root mean square difference from torch, relative to the output's, that is accepted."""
 
@@ -39,9 +42,17 @@ def build(denoiser: Denoiser, reward_end: RewardEndModel, frame_shape: tuple[int
 
     May run in a thread beside play.
     """
-    _, h, w = frame_shape
+    engine = engine_of(denoiser, reward_end, frame_shape[1:], Writer, library(), "Winograd float32")
+    compare(engine, reward_end, frame_shape)
+    return engine
+
+
+def engine_of(denoiser: Denoiser, reward_end: RewardEndModel, size: tuple[int, int], kind: type[Writer],
+              functions: ctypes.CDLL, name: str) -> HoistedEngine:
+    """An engine of what that writer writes and those functions run."""
     inner, rest = denoiser.inner_model, JudgeModel(copy.deepcopy(reward_end).eval())
-    frame, features = Network(body(inner, (h, w))), Network(encoder(reward_end.encoder, (h, w)))
+    frame = Network(body(inner, size, kind), functions)
+    features = Network(encoder(reward_end.encoder, size, kind), functions)
     modulations = modulations_of(reward_end)
 
     def draw(noisy: Tensor, past: Tensor, modulation: Tensor) -> Tensor:
@@ -52,9 +63,7 @@ def build(denoiser: Denoiser, reward_end: RewardEndModel, frame_shape: tuple[int
         seen = features(torch.cat([frames, next_frames], dim=1), modulations[actions])
         return Judgement(*rest.remember(seen.flatten(1), hx, cx))
 
-    engine = HoistedEngine(denoiser, draw, judge, "Winograd float32")
-    compare(engine, reward_end, frame_shape)
-    return engine
+    return HoistedEngine(denoiser, draw, judge, name)
 
 
 @torch.no_grad()
@@ -64,7 +73,8 @@ def modulations_of(reward_end: RewardEndModel) -> Tensor:
 
 
 @torch.no_grad()
-def compare(engine: HoistedEngine, reward_end: RewardEndModel, frame_shape: tuple[int, int, int]) -> None:
+def compare(engine: HoistedEngine, reward_end: RewardEndModel, frame_shape: tuple[int, int, int],
+            worst: float = WORST_ERROR) -> None:
     """Raises NotHere if the networks are not what they are in torch."""
     inner, k = engine.denoiser.inner_model, engine.denoiser.config.num_conditioning_frames
     c, h, w = frame_shape
@@ -72,25 +82,26 @@ def compare(engine: HoistedEngine, reward_end: RewardEndModel, frame_shape: tupl
     model = BodyModel(inner)
     modulation = torch.rand(1, model.size) / 10
     action, memory = torch.zeros(1, dtype=torch.int64), torch.zeros(1, reward_end.config.lstm_dim)
+    found_memory = engine.judge(x, action, past[:, :c], memory, memory)[2:]
+    # not the logits: torch computes them of this memory, and a few small numbers say nothing of bfloat16
     pairs = [(engine.body(x, past, modulation), model(x, past, modulation)),
-             *zip(engine.judge(x, action, past[:, :c], memory, memory),
-                  JudgeModel(reward_end)(x, action, past[:, :c], memory, memory), strict=True)]
+             *zip(found_memory, JudgeModel(reward_end)(x, action, past[:, :c], memory, memory)[2:], strict=True)]
     for found, expected in pairs:
         error = (found - expected).square().mean().sqrt() / expected.square().mean().sqrt().clamp(min=1e-6)
-        if not error < WORST_ERROR:
-            raise NotHere(f"Winograd's path is off by {error.item():.2g} on this processor")
+        if not error < worst:
+            raise NotHere(f"{engine.name} is off by {error.item():.2g} on this processor")
 
 
 class Network:
     """A written network, tensors in and tensors out."""
 
-    def __init__(self, writer: Writer) -> None:
+    def __init__(self, writer: Writer, functions: ctypes.CDLL | None = None) -> None:
         self._shape = writer.out_shape
         self._threads = torch.get_num_threads()
         self._weights = torch.cat(writer.learned)
         self._steps, self._size = writer.placed(self._threads)
         self._memory = torch.zeros(self._size)
-        self._run = library().run
+        self._run = (functions or library()).run
         self._lock = threading.Lock()
 
     def __call__(self, inputs: Tensor, modulation: Tensor) -> Tensor:
@@ -112,18 +123,9 @@ class Network:
 @functools.cache
 def library() -> ctypes.CDLL:
     """The functions of the source, from the disk or compiled now. Raises NotHere."""
-    path = compiled()
-    try:
-        functions = ctypes.CDLL(str(path))
-    except OSError:  # cut short, or of another system that has the same home
-        path.unlink(missing_ok=True)
-        try:
-            functions = ctypes.CDLL(str(compiled()))
-        except OSError as error:
-            raise NotHere(f"what was compiled of winograd.c does not load: {error}") from error
+    functions = loaded()
     number, place, size = ctypes.c_int, ctypes.c_void_p, ctypes.c_ssize_t
     for name, arguments in {
-        "run": [place, number, place, number, place, size, place, size, place, size, place, size, number],
         "transform_weights": [place, number, number, number, place],
         "convolve_batch": [number] * 5 + [place] * 5 + [size, number],
         "gather_batch": [number] * 5 + [place] * 4 + [size, number],
@@ -133,12 +135,31 @@ def library() -> ctypes.CDLL:
     return functions
 
 
-def compiled() -> Path:
-    """The library, which is kept for this source, compiler, system and processor. Raises NotHere."""
+def loaded(source: Path = SOURCE, flags: tuple[str, ...] = (), proof: Proof = lambda _: None) -> ctypes.CDLL:
+    """What was compiled of a source, ready to `run`. Raises NotHere."""
+    path = compiled(source, flags, proof)
+    try:
+        functions = ctypes.CDLL(str(path))
+    except OSError:  # cut short, or of another system that has the same home
+        path.unlink(missing_ok=True)
+        try:
+            functions = ctypes.CDLL(str(compiled(source, flags, proof)))
+        except OSError as error:
+            raise NotHere(f"what was compiled of {source.name} does not load: {error}") from error
+    number, place, size = ctypes.c_int, ctypes.c_void_p, ctypes.c_ssize_t
+    functions.run.restype = None
+    functions.run.argtypes = [place, number, place, number, place, size, place, size, place, size, place, size, number]
+    return functions
+
+
+def compiled(source: Path = SOURCE, flags: tuple[str, ...] = (), proof: Proof = lambda _: None) -> Path:
+    """The library, which is kept for this source, compiler, system and processor once it has stood a proof. Raises
+    NotHere."""
     commands = compilers()
     if not commands:
         raise NotHere("no C compiler (cc, gcc, clang): with one this would be twice as fast")
-    key = " ".join([*commands[0], *FLAGS, *platform.libc_ver(), processor(), SOURCE.read_text()])
+    key = " ".join([*commands[0], *FLAGS, *flags, *platform.libc_ver(), processor(), SHARED.read_text(),
+                    source.read_text()])
     name = f"{hashlib.sha256(key.encode()).hexdigest()[:24]}.so"
     folder = cache_root() / "winograd"
     if (folder / name).exists():
@@ -146,9 +167,11 @@ def compiled() -> Path:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=folder) as building:
-            os.replace(compile_source(commands, Path(building) / name), folder / name)
+            fresh = compile_source(commands, Path(building) / name, source, flags)
+            proof(fresh)
+            os.replace(fresh, folder / name)
     except OSError as error:
-        raise NotHere(f"winograd.c cannot be compiled into {folder}: {error}") from error
+        raise NotHere(f"{source.name} cannot be compiled into {folder}: {error}") from error
     return folder / name
 
 
@@ -164,14 +187,15 @@ def hidden() -> list[str]:
     return ["-mno-avx512f"] if os.environ.get(SWITCH) and not shown else []
 
 
-def compile_source(commands: list[list[str]], target: Path) -> Path:
+def compile_source(commands: list[list[str]], target: Path, source: Path = SOURCE, flags: tuple[str, ...] = ()
+                   ) -> Path:
     """By the first that can; clang calls the processor by another option on ARM. Raises NotHere."""
     told = ""
     for command in commands:
         for native in ("-march=native", "-mcpu=native"):
             try:
-                done = subprocess.run([*command, *FLAGS, native, *hidden(), str(SOURCE), "-o", str(target), "-lm"],
-                                      capture_output=True, text=True, timeout=COMPILE_SECONDS)
+                done = subprocess.run([*command, *FLAGS, *flags, native, *hidden(), str(source), "-o", str(target),
+                                       "-lm"], capture_output=True, text=True, timeout=COMPILE_SECONDS)
             except (OSError, subprocess.TimeoutExpired) as error:
                 told = told or str(error)
                 break
@@ -180,4 +204,4 @@ def compile_source(commands: list[list[str]], target: Path) -> Path:
                     os.fsync(file.fileno())
                 return target
             told = told or next(iter(done.stderr.splitlines()), "no reason given")
-    raise NotHere(f"winograd.c does not compile: {told[:150]}")
+    raise NotHere(f"{source.name} does not compile: {told[:150]}")

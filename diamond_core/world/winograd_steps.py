@@ -1,4 +1,4 @@
-"""The world's networks as lists of steps for `winograd.c`, written by walking the torch modules. Our own."""
+"""The world's networks as lists of steps for the engines in C, written by walking the torch modules. Our own."""
 
 from __future__ import annotations
 
@@ -19,9 +19,10 @@ LANES, COLUMNS, BLOCK, GAP, TILE, POSITIONS = 8, 16, 24, 32, 4, 36
 """As in the source."""
 Layer = Any
 """A module whose kind is known; torch's annotations of what modules hold know only `Module`."""
-KINDS = ("read", "statistics", "prepare", "conv3", "halve", "conv1", "attend", "write")
-SMALL = ("h", "w", "c_in", "c_out", "c_first", "groups", "modulated", "silu", "doubled", "border", "adds", "heads")
-PLACES = ("source", "source2", "out", "residual", "work", "statistics", "statistics2")
+KINDS = ("read", "statistics", "prepare", "conv3", "halve", "conv1", "attend", "write", "normalise")
+SMALL = ("h", "w", "c_in", "c_out", "c_first", "groups", "modulated", "silu", "doubled", "border", "adds", "heads",
+         "has_raw", "counts")
+PLACES = ("source", "source2", "out", "residual", "work", "raw", "statistics", "statistics2")
 LEARNED = ("weight", "bias", "scale", "shift")
 KERNELS = torch.tensor([[1 / 4, 0, 0], [-1 / 6, -1 / 6, -1 / 6], [-1 / 6, 1 / 6, -1 / 6], [1 / 24, 1 / 12, 1 / 6],
                         [1 / 24, -1 / 12, 1 / 6], [0, 0, 1]], dtype=torch.float64)
@@ -107,7 +108,7 @@ def first_gap(taken: Iterable[tuple[int, int]], size: int) -> int:
 
 
 class Writer(Program):
-    """Writes networks down, step by step."""
+    """Writes networks down, step by step, for `winograd.c`."""
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
@@ -144,20 +145,26 @@ class Writer(Program):
                 doubled: bool = False, border: bool = True) -> Image:
         """One or two images beside each other, normalised, with a border for a convolution of 3x3."""
         c, h, w = sum(x.c for x in xs), xs[0].h << doubled, xs[0].w << doubled
+        places, numbers = self.inputs(xs, norm)
+        out = self.image(c, h, w, border)
+        self.add("prepare", out, places, silu=int(silu), doubled=int(doubled), border=int(border), **numbers)
+        return out
+
+    def inputs(self, xs: Sequence[Image], norm: AdaGroupNorm | GroupNorm | None
+               ) -> tuple[dict[str, Image | None], dict[str, int]]:
+        """Places and numbers of a step that reads one or two images through a norm."""
+        c = sum(x.c for x in xs)
         places: dict[str, Image | None] = {"source": xs[0], "source2": xs[-1]}
-        numbers: dict[str, int] = {}
+        numbers = {"c_in": c, "c_first": xs[0].c}
         if norm is not None:
             places |= {"statistics": self.statistics(xs[0]), "statistics2": self.statistics(xs[-1])}
-            if isinstance(norm, AdaGroupNorm):
-                first = self._modulation[norm]
-                numbers = {"groups": norm.num_groups, "modulated": 1, "scale": first, "shift": first + c}
-            else:
-                numbers = {"groups": norm.norm.num_groups, "scale": self.keep(norm.norm.weight),
-                           "shift": self.keep(norm.norm.bias)}
-        out = self.image(c, h, w, border)
-        self.add("prepare", out, places, c_in=c, c_first=xs[0].c, silu=int(silu), doubled=int(doubled),
-                 border=int(border), **numbers)
-        return out
+        if isinstance(norm, AdaGroupNorm):
+            first = self._modulation[norm]
+            numbers |= {"groups": norm.num_groups, "modulated": 1, "scale": first, "shift": first + c}
+        elif norm is not None:
+            numbers |= {"groups": norm.norm.num_groups, "scale": self.keep(norm.norm.weight),
+                        "shift": self.keep(norm.norm.bias)}
+        return places, numbers
 
     def conv3(self, x: Image, conv: Layer, residual: Image | None = None) -> Image:
         """A 3x3 convolution of an image with a border, of stride 1 or 2."""
@@ -211,16 +218,25 @@ class Writer(Program):
 
     def attention(self, x: Image, attention: Layer) -> Image:
         """See `SelfAttention2d`."""
-        x = self.prepare([x], attention.norm, border=False)
+        read, x = self.normalised(x, attention.norm)
         # queries come out of the product divided by the temperature
         scale = torch.ones(3 * x.c)
         scale[:x.c] /= attention.temperature
         qkv, out = attention.qkv_proj, attention.out_proj
-        y = self.conv1([x], qkv.weight * scale[:, None, None, None], None if qkv.bias is None else qkv.bias * scale)
+        y = self.conv1([read], qkv.weight * scale[:, None, None, None], None if qkv.bias is None else qkv.bias * scale)
         mixed = self.image(x.c, x.h, x.w)
         work = Image(0, 0, 0, x.h * x.w * (1 + x.c // attention.num_heads))
         self.add("attend", mixed, {"source": y, "work": work}, c_out=x.c, heads=attention.num_heads)
-        return self.conv1([mixed], out.weight, out.bias, residual=x)
+        return self.conv1([self.readable(mixed)], out.weight, out.bias, residual=x)
+
+    def normalised(self, x: Image, norm: GroupNorm) -> tuple[Image, Image]:
+        """What a 1x1 convolution reads, and what its output is added to."""
+        x = self.prepare([x], norm, border=False)
+        return x, x
+
+    def readable(self, x: Image) -> Image:
+        """The same for a 1x1 convolution to read."""
+        return x
 
     def down(self, x: Image, down: Layer) -> Image:
         """See `Downsample`; anything else does nothing."""
@@ -241,20 +257,20 @@ class Writer(Program):
         return x
 
 
-def body(inner: InnerModel, size: tuple[int, int]) -> Writer:
+def body(inner: InnerModel, size: tuple[int, int], kind: type[Writer] = Writer) -> Writer:
     """The denoiser's network: past frames and the noisy one, one behind the other -> F."""
     check(inner, size)
-    writer = Writer(inner)
+    writer = kind(inner)
     x = writer.unet(writer.conv3(writer.read(inner.conv_in.in_channels, *size), inner.conv_in), inner.unet)
     x = writer.conv3(writer.prepare([x], inner.norm_out, silu=True), inner.conv_out)
     writer.write(x, inner.conv_out.out_channels)
     return writer
 
 
-def encoder(model: Encoder, size: tuple[int, int]) -> Writer:
+def encoder(model: Encoder, size: tuple[int, int], kind: type[Writer] = Writer) -> Writer:
     """The reward model's encoder: two frames, one behind the other -> features."""
     check(model, size)
-    writer = Writer(model)
+    writer = kind(model)
     x = writer.conv3(writer.read(model.conv_in.in_channels, *size), model.conv_in)
     for i, blocks in enumerate(model.blocks):
         x = writer.down(x, model.downsamples[i]) if i < len(model.downsamples) else x
@@ -267,9 +283,9 @@ def check(model: nn.Module, size: tuple[int, int]) -> None:
     """Raises NotHere for sizes that the steps do not know."""
     halvings = sum(isinstance(m, Downsample) for m in model.modules())
     if any(side % (TILE << halvings) for side in size):
-        raise NotHere(f"Winograd's path needs images whose sides divide by {TILE << halvings}")
+        raise NotHere(f"the engines in C need images whose sides divide by {TILE << halvings}")
     if any(norm.linear.out_features % (2 * COLUMNS) for norm in ada_norms(model)):
-        raise NotHere(f"Winograd's path needs layers whose width divides by {COLUMNS}")
+        raise NotHere(f"the engines in C need layers whose width divides by {COLUMNS}")
 
 
 def rounded(n: int, to: int) -> int:

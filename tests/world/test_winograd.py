@@ -46,6 +46,8 @@ SIZES = {
 @pytest.fixture(autouse=True)
 def cache(tmp_path_factory, monkeypatch):
     monkeypatch.setenv("DIAMOND_CACHE", str(tmp_path_factory.getbasetemp() / "winograd-cache"))
+    # where there are matrix units, the search would end with them
+    monkeypatch.setattr(acceleration.tiles, "promised", lambda: False)
 
 
 def agent_of(config: AgentConfig) -> Agent:
@@ -165,10 +167,10 @@ def test_it_is_compiled_once_and_again_where_it_was_cut_short(tmp_path, monkeypa
     assert winograd.library().run and first.stat().st_size == size
 
 
-@pytest.mark.parametrize(("has_bfloat16", "openvino", "expected"), [
-    (False, "OpenVINO bf16", "Winograd float32, ready"), (True, "OpenVINO bf16", "OpenVINO bf16, ready"),
-    (True, "OpenVINO f32", "Winograd float32, ready"), (True, "", "Winograd float32, ready")])
-def test_it_is_here_at_once_and_stays_where_nothing_is_faster(monkeypatch, has_bfloat16, openvino, expected):
+@pytest.mark.parametrize(("has_bfloat16", "openvino", "takes", "expected"), [
+    (False, "OpenVINO bf16", 0.5, "Winograd float32, ready"), (True, "OpenVINO bf16", 0.9, "OpenVINO bf16, ready"),
+    (True, "OpenVINO f32", 1.3, "Winograd float32, ready"), (True, "", 0.5, "Winograd float32, ready")])
+def test_it_is_here_at_once_and_stays_where_nothing_is_faster(monkeypatch, has_bfloat16, openvino, takes, expected):
     asked: list[str] = []
 
     def build(denoiser, reward_end, frame_shape) -> HoistedEngine:
@@ -178,6 +180,8 @@ def test_it_is_here_at_once_and_stays_where_nothing_is_faster(monkeypatch, has_b
         return HoistedEngine(denoiser, BodyModel(denoiser.inner_model), world.engine.judge, openvino)
 
     monkeypatch.setattr(acceleration, "has_bfloat16", lambda device: has_bfloat16)
+    monkeypatch.setattr(acceleration, "share_of_time", lambda *_: takes)
+    monkeypatch.setattr(acceleration.tiles, "promised", lambda: False)
     monkeypatch.setattr(acceleration.openvino_runtime, "build", build)
     agent = agent_of(SIZES["toy"])
     world: World = agent.world(runtime=EXACT)
@@ -186,15 +190,13 @@ def test_it_is_here_at_once_and_stays_where_nothing_is_faster(monkeypatch, has_b
     assert asked == (["Winograd float32"] if has_bfloat16 else [])
 
 
-@pytest.mark.parametrize("has_bfloat16", [False, True])
-def test_what_does_not_last_takes_it_without_a_search(monkeypatch, has_bfloat16):
-    monkeypatch.setattr(acceleration, "has_bfloat16", lambda device: has_bfloat16)
+def test_what_does_not_last_takes_it_without_a_search(monkeypatch):
     monkeypatch.setattr(acceleration.openvino_runtime, "build", None)
     agent = agent_of(SIZES["toy"])
     world: World = agent.world(runtime=EXACT)
     before = world.path
     at_once(world, agent.config.frame_shape)
-    assert world.path == (before if has_bfloat16 else "Winograd float32")
+    assert world.path == "Winograd float32"
     monkeypatch.setattr(winograd, "compilers", list)
     winograd.library.cache_clear()
     other: World = agent.world(runtime=EXACT)
@@ -207,6 +209,7 @@ def test_a_tape_is_played_on_the_engines_that_it_names(monkeypatch):
     world: World = agent.world(runtime=EXACT)
     old = HoistedEngine(agent.denoiser, BodyModel(agent.denoiser.inner_model), world.engine.judge, "OpenVINO f32")
     monkeypatch.setattr(acceleration, "has_bfloat16", lambda device: False)
+    monkeypatch.setattr(acceleration.tiles, "promised", lambda: False)
     monkeypatch.setattr(acceleration.openvino_runtime, "build", lambda *_: old)
     shape = agent.config.frame_shape
     assert set(engines_of({world.path}, world, shape)) == {world.path}
