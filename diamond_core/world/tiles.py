@@ -23,7 +23,7 @@ FLAGS: tuple[str, ...] = ()
 NAME = "AMX bfloat16"
 INSTRUCTIONS = {"amx_tile", "amx_bf16", "avx512_bf16"}
 REFUSED, KEPT = 3, "the system keeps the processor's matrix units (AMX) to itself"
-TRIAL = f"import ctypes, sys; tiles = ctypes.CDLL(sys.argv[1]); sys.exit({REFUSED} if tiles.permit() else tiles.trial())"
+TRIAL = f"import ctypes, sys; c = ctypes.CDLL(sys.argv[1]); sys.exit({REFUSED} if c.permit() else c.trial())"
 WORST_ERROR = 2e-2
 """As in `winograd`; what bfloat16 rounds off is a quarter of it."""
 

@@ -231,8 +231,8 @@ def test_what_is_slower_is_not_taken(tiles_take, openvino_takes, expected, monke
                         lambda engine, *_: tiles_take if engine.name == tiles.NAME else openvino_takes)
 
     def build(denoiser, reward_end, _) -> HoistedEngine:
-        judge = JudgeModel(reward_end)
-        return HoistedEngine(denoiser, BodyModel(denoiser.inner_model), lambda *x: Judgement(*judge(*x)), "OpenVINO bf16")
+        body, judge = BodyModel(denoiser.inner_model), JudgeModel(reward_end)
+        return HoistedEngine(denoiser, body, lambda *x: Judgement(*judge(*x)), "OpenVINO bf16")
 
     monkeypatch.setattr(acceleration.openvino_runtime, "build", build)
     message = accelerate(world, shape).wait(60)
@@ -263,9 +263,9 @@ def test_a_processor_without_tiles_fails_their_trial_in_another_process(tmp_path
                           capture_output=True)
     if done.returncode:
         pytest.skip("the compiler knows no AMX")
-    with pytest.raises(tiles.NotHere, match="failed their trial|keeps"):
+    with pytest.raises(tiles.NotHere, match=r"failed their trial|keeps"):
         tiles.tried(library)
-    monkeypatch.setattr(tiles, "TRIAL", tiles.TRIAL.replace("tiles.permit()", "0"))
+    monkeypatch.setattr(tiles, "TRIAL", tiles.TRIAL.replace("c.permit()", "0"))
     with pytest.raises(tiles.NotHere, match=r"failed their trial \(-4\)"):  # an illegal instruction
         tiles.tried(library)
     missing = tmp_path / "nothing.so"
