@@ -27,8 +27,14 @@ LATE = 3
 where no press leaves it."""
 FAR = 12
 """Presses are planned no further ahead."""
-COSTS = (0.05, 0.1)
-"""What a press costs, and a late one, in 64ths of a miss."""
+COSTS = (0.05, 0.1, 0.1)
+"""What a press costs, a late one, and a step that is waited with it, in 64ths of a miss."""
+HURRY = 0.2
+"""What a miss costs while the ball goes away, of what it costs else."""
+NEVER = 1e6
+"""The cost of what cannot be done."""
+DOUBT = 0.3
+"""By so much more, in 64ths of a miss, a button is pressed e times less often by a player who may choose."""
 SLOW = 0.3
 """A ball that nears the paddle by less in a step, in 64ths, is not taken to be coming."""
 LEAP = 12.0
@@ -148,14 +154,13 @@ class ScriptedPolicy:
                       "knob": torch.full((num_envs,), torch.nan), "presses": torch.zeros(num_envs, len(GLIDE) - 1),
                       "ball": torch.full((num_envs, 2), torch.nan), "speed": torch.zeros(num_envs, 2)}
 
-    @property
-    def buttons(self) -> Tensor:
-        """(4, A) float32: the chance of every action where the paddle shall stay, go back, go forth, or the ball shall
-        be served."""
-        chances = torch.zeros(4, len(self._ways))
+    def advice(self, frames: Tensor) -> Tensor:
+        """frames (n, 3, h, w) uint8, the next of every world -> (n, A) float32: the chance of every action, by what it
+        costs: much where it decides, evenly where it does not."""
+        kinds = torch.zeros(4, len(self._ways))
         for kind, buttons in enumerate(self._buttons):
-            chances[kind, buttons] = 1 / len(buttons)
-        return chances
+            kinds[kind, buttons] = 1 / len(buttons)
+        return (-self.wanted(frames) / DOUBT).softmax(1) @ kinds
 
     def reset(self, start: Start) -> None:
         """Forgets the ball and the knob."""
@@ -179,7 +184,7 @@ class ScriptedPolicy:
             best, other = self.rules.aims
             kept["aim"] = torch.where(u[:, 1] < 1 / AIM_STEPS, torch.lerp(torch.tensor(best), torch.tensor(other),
                                                                           (2 * u[:, 2] - 1).clamp(min=0)), kept["aim"])
-        kinds = self.wanted(frames)
+        kinds = self.wanted(frames).argmin(1)
         choices = torch.stack([buttons[(u[:, 3] * len(buttons)).long()] for buttons in self._buttons])
         wanted = choices[kinds, torch.arange(len(kinds))]
         actions = torch.where(kept["lapsed"], self._absent.act(frames).cpu(), wanted)
@@ -193,7 +198,8 @@ class ScriptedPolicy:
         kept["presses"] = torch.cat([ways[:, None], kept["presses"][:, :-1]], dim=1)
 
     def wanted(self, frames: Tensor) -> Tensor:
-        """frames (n, 3, h, w) uint8, the next of every world -> (n,) int64: 0 stay, 1 back, 2 forth, 3 serve."""
+        """frames (n, 3, h, w) uint8, the next of every world -> (n, 4) float32, the cost of every kind of button in 64ths
+        of a miss: stay, back, forth, serve."""
         rules, kept, frames = self.rules, self._kept, frames.cpu()
         paddle = rules.paddle.find(frames)[:, rules.axis]
         # a paddle that is out of sight is taken for one in the middle
@@ -202,14 +208,15 @@ class ScriptedPolicy:
         low, high = rules.shown
         shows = (kept["presses"] == 0).all(1) & (paddle > low + HIDDEN) & (paddle < high - HIDDEN)
         kept["knob"] = torch.where(shows | kept["knob"].isnan(), paddle, kept["knob"])
-        goal, steps = self._meeting(rules.ball.find(frames))
-        ways = self._way_to(goal, (steps + rules.lead).clamp(max=FAR))
-        return torch.where(kept["ball"][:, 0].isnan(), 3, torch.tensor([0, 2, 1])[ways.long()])
+        goal, steps, comes = self._meeting(rules.ball.find(frames))
+        costs = self._costs(goal, (steps + rules.lead).clamp(max=FAR), torch.where(comes, 1.0, HURRY))
+        lost = kept["ball"][:, :1].isnan()
+        return torch.cat([torch.where(lost, NEVER, costs), torch.where(lost, 0.0, NEVER)], dim=1)
 
-    def _way_to(self, goal: Tensor, steps: Tensor) -> Tensor:
-        """(n,) of 0, 1 and -1: the first press of the best plan to be at the goal in so many steps.
+    def _costs(self, goal: Tensor, steps: Tensor, weight: Tensor) -> Tensor:
+        """(n, 3): of the best plan to be at the goal in so many steps that begins with no press, one back, one forth.
 
-        A plan is so many presses one way at once, and late ones.
+        A plan is so many presses one way, at once or a step later, and late ones; a miss counts by its weight.
         """
         rules, knob = self.rules, self._kept["knob"]
         whole = steps.floor().long()
@@ -219,18 +226,23 @@ class ScriptedPolicy:
         pending = (self._kept["presses"] * (1 - glide(steps[:, None] + torch.arange(1, len(GLIDE))))).sum(1)
         knobs = (knob[:, None] + rules.press * early).clamp(*rules.knob) - rules.press * pending[:, None]
         ends = knobs[:, :, None] + rules.press * (glide(steps[:, None] - left) @ late.T)[:, None]
-        costs = (ends.clamp(*rules.shown) - goal[:, None, None]).abs()
+        costs = weight[:, None, None] * (ends.clamp(*rules.shown) - goal[:, None, None]).abs()
         costs += COSTS[0] * early.abs()[:, None] + COSTS[1] * late.abs().sum(1)
-        too_many = early.abs() > (whole[:, None] - LATE + 1).clamp(min=0)
         too_late = ((left < 0).float() @ late.abs().T) > 0
-        best = (costs + 1e6 * (too_many[:, :, None] | too_late[:, None])).flatten(1).argmin(1)
-        first, then = early[best // len(late)], late[best % len(late)]
-        due = then.gather(1, (LATE - 1 - whole).clamp(min=0)[:, None])[:, 0]
-        return torch.where(first != 0, first.sign(), torch.where(whole < LATE, due, 0.0))
+        room = (whole - LATE + 1).clamp(min=0)[:, None]
+        due = late.T[(LATE - 1 - whole).clamp(min=0)]  # (n, plans): the late press of now, if one is
+        due = torch.where((whole < LATE)[:, None], due, 0.0)
+        found = []
+        for way in (0.0, -1.0, 1.0):
+            waits = (early.abs() < room) if way == 0 else (early.sign() == way) & (early.abs() <= room)
+            now = torch.where((early == 0)[:, None], (due == way)[:, None], waits[:, :, None])
+            wait = COSTS[2] * ((early != 0) & (way == 0))[:, None]
+            found.append((costs + wait + NEVER * (~now | too_late[:, None])).flatten(1).amin(1))
+        return torch.stack(found, dim=1)
 
-    def _meeting(self, ball: Tensor) -> tuple[Tensor, Tensor]:
-        """ball (n, 2) as it is seen -> where on the paddle's way to meet it, and in how many steps; where it goes away,
-        beside it and some time."""
+    def _meeting(self, ball: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """ball (n, 2) as it is seen -> where on the paddle's way to meet it, in how many steps, and whether it comes;
+        where it goes away, beside it and some time."""
         rules, kept = self.rules, self._kept
         (low, high), axis = rules.walls, rules.axis
         self._follow(ball)
@@ -241,7 +253,7 @@ class ScriptedPolicy:
         way = (along + speed[:, axis] * steps - low).remainder(2 * (high - low))
         there = low + torch.minimum(way, 2 * (high - low) - way)
         goal = torch.where(comes, there, along) + kept["aim"]
-        return goal.nan_to_num(), torch.where(comes, steps, len(GLIDE) - 1).nan_to_num()
+        return goal.nan_to_num(), torch.where(comes, steps, len(GLIDE) - 1).nan_to_num(), comes
 
     def _follow(self, seen: Tensor) -> None:
         """Keeps the ball's place and speed: as they are seen, near a wall as they must be."""

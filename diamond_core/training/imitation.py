@@ -75,7 +75,8 @@ def imitation_loss(model: Imitation, batch: Watched, config: ReturnsConfig) -> t
     loss_values = ((values - batch.returns.nan_to_num()).square() * known).sum() / known.sum().clamp(min=1)
     loss = loss_actions + config.value_weight * loss_values
     likeliest = logits.detach().argmax(-1, keepdim=True)
-    right = (batch.actions.gather(-1, likeliest) > 0).sum() / steps
+    right = (batch.actions.gather(-1, likeliest) >= 0.99 * batch.actions.amax(-1, keepdim=True))
+    right = (right[..., 0] * batch.actions.sum(-1)).sum() / steps
     return loss, {"loss": loss.detach(), "loss_actions": loss_actions.detach(), "loss_values": loss_values.detach(),
                   "share_right": right}
 
@@ -101,12 +102,12 @@ def taught(player: ScriptedPolicy, episodes: Sequence[Episode]) -> list[Tensor]:
     """What the player would have pressed in its worlds' episodes, of which it saw each frame, whoever played them: of
     each (t, A) float32, the chance of every action."""
     lengths = [len(episode.actions) for episode in episodes]
-    kinds = []
+    advice = []
     for t in range(max(lengths)):
         now = [(e, min(t, n - 1)) for e, n in zip(episodes, lengths, strict=True)]
-        kinds.append(player.wanted(torch.stack([e.frames[i] for e, i in now])))
+        advice.append(player.advice(torch.stack([e.frames[i] for e, i in now])))
         player.pressed(torch.stack([e.actions[i] for e, i in now]))
-    chances = player.buttons[torch.stack(kinds)]
+    chances = torch.stack(advice)
     return [chances[:n, i] for i, n in enumerate(lengths)]
 
 

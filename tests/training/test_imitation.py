@@ -143,12 +143,11 @@ def test_a_teacher_corrects_whoever_played(tmp_path):
         alone = ScriptedPolicy("Pong", names, 1, config.seed, wanders=False)
         expected = []
         for frame, action in zip(episode.frames[:-1], episode.actions, strict=True):
-            kind = alone.wanted(frame[None])
+            expected.append(alone.advice(frame[None])[0])
             alone.pressed(action[None])
-            expected.append(alone.buttons[kind[0]])
-        assert torch.equal(seen.actions, torch.stack(expected))
-        # which are not what was pressed
-        assert (seen.actions.gather(-1, episode.actions[:, None]) == 0).any()
+        torch.testing.assert_close(seen.actions, torch.stack(expected), atol=1e-4, rtol=1e-3)
+        # which is not what was pressed
+        assert (seen.actions.gather(-1, episode.actions[:, None]) < 0.05).any()
     assert teacher_of(replace(config, imitation=replace(config.imitation, teacher="recorded")), names) is None
     with pytest.raises(ValueError, match="no scripted player can teach toy"):
         learners_of(replace(config, game="toy"), NAMES, resolve(EXACT), 1, None)
