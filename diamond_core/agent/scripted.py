@@ -198,8 +198,8 @@ class ScriptedPolicy:
         kept["presses"] = torch.cat([ways[:, None], kept["presses"][:, :-1]], dim=1)
 
     def wanted(self, frames: Tensor) -> Tensor:
-        """frames (n, 3, h, w) uint8, the next of every world -> (n, 4) float32, the cost of every kind of button in 64ths
-        of a miss: stay, back, forth, serve."""
+        """frames (n, 3, h, w) uint8, the next of every world -> (n, 4) float32, the cost of every kind of button in
+        64ths of a miss: stay, back, forth, serve."""
         rules, kept, frames = self.rules, self._kept, frames.cpu()
         paddle = rules.paddle.find(frames)[:, rules.axis]
         # a paddle that is out of sight is taken for one in the middle
