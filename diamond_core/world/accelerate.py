@@ -109,9 +109,11 @@ def engines_of_cpu(world: World, frame_shape: tuple[int, int, int], num_dreams: 
             continue
         warm_up(engine, world, frame_shape, num_dreams)
         share = share_of_time(engine, best, world, frame_shape, num_dreams) if best else 1.0
-        if best is None or share < 1:
-            best = engine
-            yield engine
+        if best is not None and share >= 1:
+            note(f"{engine.name} takes {share:.1f} times as long")
+            continue
+        best = engine
+        yield engine
 
 
 def share_of_time(engine: Engine, other: Engine, world: World, frame_shape: tuple[int, int, int], num_dreams: int
