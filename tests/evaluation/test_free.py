@@ -20,7 +20,8 @@ BLOCK = Thing((16, 48), (0, 64), (1.0, 0.0, 0.0), 40.0)
 @pytest.fixture
 def drifting(monkeypatch):
     """The block of the test game is a thing that is known, both ball and paddle."""
-    monkeypatch.setitem(RULES, "Drift", Rules(BLOCK, BLOCK, 1, (), (), (), (), 1.0, 0.0, 60.0, (0.0, 64.0), 4.0))
+    sides = (0.0, 64.0)
+    monkeypatch.setitem(RULES, "Drift", Rules(BLOCK, BLOCK, 1, (), (), (), (), sides, 60.0, sides, sides, sides, 4.0))
 
 
 def frames_with(*places: tuple[int, ...]) -> torch.Tensor:
