@@ -118,8 +118,8 @@ def engines_of_cpu(world: World, frame_shape: tuple[int, int, int], num_dreams: 
 
 def share_of_time(engine: Engine, other: Engine, world: World, frame_shape: tuple[int, int, int], num_dreams: int
                   ) -> float:
-    """What a frame takes with one engine, over what it takes with the other: the best of a few in turn, since play goes
-    on beside."""
+    """What a dream's start and first frame take with one engine, over what they take with the other: the best of a few
+    in turn, since play goes on beside."""
     took: dict[str, list[float]] = {engine.name: [], other.name: []}
     for _ in range(RACES):
         for one in (engine, other):
