@@ -230,6 +230,9 @@ class ImitationConfig(WatchingConfig):
     teacher: Literal["recorded", "scripted"] = "recorded"
     """Whose moves: what was pressed in the recordings, or what the scripted player would have pressed in each of their
     frames, whoever played. The agent's own play can be recorded and corrected so (Ross et al., DAgger, 2011)."""
+    caution: float = 0.0
+    """Where the scripted player aims as a teacher: from 0 = where it is best to 1 = the other end of what it tries. An
+    aim at the paddle's edge is a miss for a pupil that is less exact."""
 
 
 @dataclass(frozen=True)

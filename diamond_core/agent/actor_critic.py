@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import linear
 
 from diamond_core.config import ActorCriticConfig
 from diamond_core.nn.blocks import SmallResBlock, conv3x3, init_lstm, zeroed
@@ -22,6 +23,22 @@ class Prediction(NamedTuple):
     values: Tensor
     """(n,) float32."""
     memory: Memory
+
+
+def unrolled(lstm: nn.LSTMCell, features: Tensor) -> Tensor:
+    """features (b, t, features) -> (b, t, lstm_dim) float32: what a fresh memory makes of them, step by step.
+
+    What comes in is one product for all steps, only what is remembered is one a step.
+    """
+    incoming = linear(features, lstm.weight_ih, lstm.bias_ih + lstm.bias_hh)
+    hx = cx = features.new_zeros(len(features), lstm.hidden_size, dtype=torch.float32)
+    kept = []
+    for gates in incoming.unbind(1):
+        i, f, g, o = (gates + linear(hx, lstm.weight_hh)).float().chunk(4, dim=1)
+        cx = f.sigmoid() * cx + i.sigmoid() * g.tanh()
+        hx = o.sigmoid() * cx.tanh()
+        kept.append(hx)
+    return torch.stack(kept, dim=1)
 
 
 class Encoder(nn.Module):

@@ -135,12 +135,15 @@ class ScriptedPolicy:
     """
 
     def __init__(self, game: str, action_names: Sequence[str], num_envs: int, seed: int,
-                 lapses: Sequence[float] = LAPSES, wanders: bool = True) -> None:
-        """One that does not wander always aims best. Raises ValueError for a game that it does not know."""
+                 lapses: Sequence[float] = LAPSES, aim: float | None = None) -> None:
+        """`aim` is kept, from 0 = where it is best to 1 = the other end; without one it wanders.
+
+        Raises ValueError for a game that it does not know.
+        """
         if game not in RULES:
             raise ValueError(f"no scripted player for {game}: use one of {', '.join(RULES)}, or another policy")
         self.rules = RULES[game]
-        self.wanders = wanders
+        self.wanders = aim is None
         buttons = (self.rules.stay, self.rules.back, self.rules.forth, self.rules.serve)
         self._buttons = [torch.tensor([list(action_names).index(name) for name in names]) for names in buttons]
         self._ways = torch.zeros(len(action_names))
@@ -150,7 +153,7 @@ class ScriptedPolicy:
         self._absent = RandomPolicy(len(action_names), num_envs, seed, (0.8,))
         self._step = 0
         self._kept = {"lapsed": torch.zeros(num_envs, dtype=torch.bool),
-                      "aim": torch.full((num_envs,), self.rules.aims[0]),
+                      "aim": self._aim(torch.full((num_envs,), aim or 0.0)),
                       "knob": torch.full((num_envs,), torch.nan), "presses": torch.zeros(num_envs, len(GLIDE) - 1),
                       "ball": torch.full((num_envs, 2), torch.nan), "speed": torch.zeros(num_envs, 2)}
 
@@ -161,6 +164,10 @@ class ScriptedPolicy:
         for kind, buttons in enumerate(self._buttons):
             kinds[kind, buttons] = 1 / len(buttons)
         return (-self.wanted(frames) / DOUBT).softmax(1) @ kinds
+
+    def _aim(self, share: Tensor) -> Tensor:
+        best, other = self.rules.aims
+        return best + (other - best) * share
 
     def reset(self, start: Start) -> None:
         """Forgets the ball and the knob."""
@@ -181,9 +188,7 @@ class ScriptedPolicy:
         enters = leaves * self.lapses / (1 - self.lapses)
         kept["lapsed"] = torch.where(kept["lapsed"], u[:, 0] >= leaves, u[:, 0] < enters)
         if self.wanders:  # half of the time the best aim
-            best, other = self.rules.aims
-            kept["aim"] = torch.where(u[:, 1] < 1 / AIM_STEPS, torch.lerp(torch.tensor(best), torch.tensor(other),
-                                                                          (2 * u[:, 2] - 1).clamp(min=0)), kept["aim"])
+            kept["aim"] = torch.where(u[:, 1] < 1 / AIM_STEPS, self._aim((2 * u[:, 2] - 1).clamp(min=0)), kept["aim"])
         kinds = self.wanted(frames).argmin(1)
         choices = torch.stack([buttons[(u[:, 3] * len(buttons)).long()] for buttons in self._buttons])
         wanted = choices[kinds, torch.arange(len(kinds))]

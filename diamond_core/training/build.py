@@ -137,7 +137,7 @@ def teacher_of(config: TrainConfig, names: Sequence[str]) -> Teacher | None:
     if config.game not in RULES:
         raise ValueError(f"no scripted player can teach {config.game}: leave --imitation.teacher out, or train on one "
                          f"of {', '.join(RULES)}")
-    return lambda n: ScriptedPolicy(config.game, names, n, config.seed, wanders=False)
+    return lambda n: ScriptedPolicy(config.game, names, n, config.seed, aim=config.imitation.caution)
 
 
 def starts_of(config: TrainConfig, dataset: Dataset) -> dict[str, Tensor] | None:

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import log_softmax, one_hot, pad
 
-from diamond_core.agent.actor_critic import ActorCritic
+from diamond_core.agent.actor_critic import ActorCritic, unrolled
 from diamond_core.agent.scripted import ScriptedPolicy
 from diamond_core.config import ReturnsConfig, WatchingConfig
 from diamond_core.device import Runtime
@@ -56,13 +56,7 @@ class Imitation(nn.Module):
 
     def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
         """(b, t, features) -> logits (b, t, A) and values (b, t)."""
-        memory = None
-        kept = []
-        for seen in features.unbind(1):
-            hx, cx = self.lstm(seen, memory)
-            memory = hx.float(), cx.float()
-            kept.append(memory[0])
-        memories = torch.stack(kept, dim=1)
+        memories = unrolled(self.lstm, features)
         return self.actor_linear(memories).float(), self.critic_linear(memories).squeeze(-1).float()
 
 

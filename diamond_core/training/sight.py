@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from diamond_core.agent.actor_critic import ActorCritic
+from diamond_core.agent.actor_critic import ActorCritic, unrolled
 from diamond_core.agent.scripted import Rules
 from diamond_core.pixels import to_unit
 from diamond_core.types import Batch
@@ -30,13 +30,7 @@ class Sight(nn.Module):
         """frames (b, t, c, h, w) in [-1, 1] -> (b, t, 3), as in `places`."""
         b, t = frames.shape[:2]
         seen = self.encoder(frames.flatten(0, 1)).view(b, t, -1)
-        memory = None
-        said = []
-        for i in range(t):
-            hx, cx = self.lstm(seen[:, i], memory)
-            memory = hx.float(), cx.float()
-            said.append(self.head(memory[0]))
-        return torch.stack(said, dim=1).float()
+        return self.head(unrolled(self.lstm, seen)).float()
 
 
 def places(rules: Rules, frames: Tensor) -> Tensor:

@@ -149,7 +149,7 @@ def test_a_mix_is_scripted_where_the_game_is_known():
 def test_the_real_opponent_is_beaten():
     # a player whose ball comes off a wall two pixels beside its place loses by 43 to 26
     env = make_env("Pong", 8)
-    policy = ScriptedPolicy("Pong", action_names("Pong"), 8, 5, lapses=(0.0,), wanders=False)
+    policy = ScriptedPolicy("Pong", action_names("Pong"), 8, 5, lapses=(0.0,), aim=0.0)
     frames, points = env.reset(5).frames, []
     for _ in range(400):
         step = env.step(policy.act(frames))

@@ -7,7 +7,9 @@ from dataclasses import replace
 
 import pytest
 import torch
+from torch import nn
 
+from diamond_core.agent.actor_critic import unrolled
 from diamond_core.agent.scripted import ScriptedPolicy
 from diamond_core.config import ActingConfig, ImitationConfig, ReturnsConfig, WatchingConfig
 from diamond_core.device import resolve
@@ -127,6 +129,13 @@ def test_padding_is_not_learned():
     assert torch.equal(loss, other) and 0 <= numbers["share_right"] <= 1
 
 
+def test_memory_is_that_of_step_after_step():
+    cell, features, memory = nn.LSTMCell(20, 8), torch.randn(3, 7, 20), None
+    for t, kept in enumerate(unrolled(cell, features).unbind(1)):
+        memory = cell(features[:, t], memory)
+        torch.testing.assert_close(kept, memory[0])
+
+
 def test_a_teacher_corrects_whoever_played(tmp_path):
     """Two episodes of different lengths, played at random: the labels are the scripted player's, which sees each frame
     and hears what was really pressed."""
@@ -140,7 +149,7 @@ def test_a_teacher_corrects_whoever_played(tmp_path):
     agent = Agent.from_config(replace(config.agent, image_size=(64, 64)), len(names)).actor_critic
     watched = list(watch(agent, kept, ReturnsConfig(), resolve(EXACT), teacher))
     for episode, seen in zip(episodes, watched, strict=True):
-        alone = ScriptedPolicy("Pong", names, 1, config.seed, wanders=False)
+        alone = ScriptedPolicy("Pong", names, 1, config.seed, aim=0.0)
         expected = []
         for frame, action in zip(episode.frames[:-1], episode.actions, strict=True):
             expected.append(alone.advice(frame[None])[0])
@@ -149,6 +158,10 @@ def test_a_teacher_corrects_whoever_played(tmp_path):
         # which is not what was pressed
         assert (seen.actions.gather(-1, episode.actions[:, None]) < 0.05).any()
     assert teacher_of(replace(config, imitation=replace(config.imitation, teacher="recorded")), names) is None
+    # a cautious one aims elsewhere
+    careful = teacher_of(replace(config, imitation=replace(config.imitation, caution=0.5)), names)
+    other = list(watch(agent, kept, ReturnsConfig(), resolve(EXACT), careful))
+    assert (other[0].actions - watched[0].actions).abs().max() > 0.1
     with pytest.raises(ValueError, match="no scripted player can teach toy"):
         learners_of(replace(config, game="toy"), NAMES, resolve(EXACT), 1, None)
 
