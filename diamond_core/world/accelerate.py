@@ -118,14 +118,15 @@ def engines_of_cpu(world: World, frame_shape: tuple[int, int, int], num_dreams: 
 
 def share_of_time(engine: Engine, other: Engine, world: World, frame_shape: tuple[int, int, int], num_dreams: int
                   ) -> float:
-    """What a dream's start and first frame take with one engine, over what they take with the other: the best of a few
-    in turn, since play goes on beside."""
-    took: dict[str, list[float]] = {engine.name: [], other.name: []}
+    """What a frame takes with one engine, over what it takes with the other: the best of a few in turn, since play goes
+    on beside."""
+    frames = {one.name: rehearsal(one, world, frame_shape, num_dreams) for one in (engine, other)}
+    took: dict[str, list[float]] = {name: [] for name in frames}
     for _ in range(RACES):
-        for one in (engine, other):
+        for name, frame in frames.items():
             started = time.perf_counter()
-            warm_up(one, world, frame_shape, num_dreams)
-            took[one.name].append(time.perf_counter() - started)
+            frame()
+            took[name].append(time.perf_counter() - started)
     return min(took[engine.name]) / min(took[other.name])
 
 
@@ -154,9 +155,15 @@ def engines_of(names: set[str], world: World, frame_shape: tuple[int, int, int])
 
 def warm_up(engine: Engine, world: World, frame_shape: tuple[int, int, int], num_dreams: int) -> None:
     """One whole frame of nothing, so that the first real one does not wait for buffers."""
+    rehearsal(engine, world, frame_shape, num_dreams)()
+
+
+def rehearsal(engine: Engine, world: World, frame_shape: tuple[int, int, int], num_dreams: int) -> Callable[[], object]:
+    """Dreams that have begun with nothing; a call makes their first frame."""
     device, k = world.runtime.device, world.num_conditioning_frames
     frames = torch.zeros(num_dreams, k, *frame_shape, dtype=torch.uint8, device=device)
     actions = torch.zeros(num_dreams, k, dtype=torch.int64, device=device)
-    rehearsal = copy.copy(world)
-    rehearsal.engine = engine
-    rehearsal.step(rehearsal.start(frames, actions, actions[:, 0]), actions[:, 0])
+    stage = copy.copy(world)
+    stage.engine = engine
+    state = stage.start(frames, actions, actions[:, 0])
+    return lambda: stage.step(state, actions[:, 0])

@@ -6,6 +6,7 @@ import copy
 import shutil
 import subprocess
 import time
+from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
@@ -245,12 +246,16 @@ def test_two_engines_are_timed_on_the_same_frames(monkeypatch):
     monkeypatch.undo()
     calls = []
 
-    def slowly(engine, *_) -> None:
-        calls.append(engine)
-        time.sleep(0.02 if engine == slow else 0.005)
+    def slowly(engine, *_) -> Callable[[], None]:
+        time.sleep(0.05 if engine == fast else 0.0)  # how a dream begins is not what is timed
+
+        def frame() -> None:
+            calls.append(engine)
+            time.sleep(0.02 if engine == slow else 0.005)
+        return frame
 
     slow, fast = (HoistedEngine(world.denoiser, None, None, name) for name in ("slow", "fast"))
-    monkeypatch.setattr(acceleration, "warm_up", slowly)
+    monkeypatch.setattr(acceleration, "rehearsal", slowly)
     assert acceleration.share_of_time(fast, slow, world, shape, 1) < 0.6
     assert acceleration.share_of_time(slow, fast, world, shape, 1) > 1.5 and calls[:4] == [fast, slow, fast, slow]
 
