@@ -148,6 +148,9 @@ class ReturnsConfig:
     """Weight of the value's squared error. In very small networks a full weight drowns the policy's gradient."""
     entropy_weight: float = 0.001
     """Weight of the policy's entropy."""
+    clip: float = 0.0
+    """How far the chance of an action may have moved, as a share, and still be learned from (PPO): for rollouts that
+    are learned from more than once. 0 is the paper's."""
     rollout_length: int = 15
     """Steps between two updates; gradients are cut there, the memory is carried on."""
 
@@ -208,6 +211,10 @@ class ActingConfig(LearnerConfig):
     encoder_rests: bool = False
     """Its encoder stays as it is: what it saw before is not lost to chance, and an update costs less. Off is the
     paper's; for an agent that learned to see by sight or imitation."""
+    passes: int = 1
+    """How often a rollout is learned from; more than once asks for `returns.clip`. 1 is the paper's."""
+    parts: int = 1
+    """Updates of one pass, each from a part of the worlds. 1 is the paper's."""
 
 
 @dataclass(frozen=True)

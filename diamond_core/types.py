@@ -86,6 +86,8 @@ class Rollout:
     """(n, t) float32: V(x_t), with gradients."""
     actions: Tensor
     """(n, t) int64."""
+    log_probs: Tensor
+    """(n, t) float32: of the actions, when they were drawn."""
     rewards: Tensor
     """(n, t) float32."""
     ends: Tensor

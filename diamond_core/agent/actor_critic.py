@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -25,19 +26,23 @@ class Prediction(NamedTuple):
     memory: Memory
 
 
-def unrolled(lstm: nn.LSTMCell, features: Tensor) -> Tensor:
-    """features (b, t, features) -> (b, t, lstm_dim) float32: what a fresh memory makes of them, step by step.
+def unrolled(lstm: nn.LSTMCell, features: Tensor, memory: Memory | None = None,
+             renew: Callable[[int, Memory], Memory] = lambda t, memory: memory) -> Tensor:
+    """features (b, t, features) -> (b, t, lstm_dim) float32: what a memory makes of them, step by step; a fresh one, if
+    none is given. `renew` may put another in its place behind step t.
 
     What comes in is one product for all steps, only what is remembered is one a step.
     """
     incoming = linear(features, lstm.weight_ih, lstm.bias_ih + lstm.bias_hh)
-    hx = cx = features.new_zeros(len(features), lstm.hidden_size, dtype=torch.float32)
+    fresh = features.new_zeros(len(features), lstm.hidden_size, dtype=torch.float32)
+    hx, cx = memory or (fresh, fresh)
     kept = []
-    for gates in incoming.unbind(1):
+    for t, gates in enumerate(incoming.unbind(1)):
         i, f, g, o = (gates + linear(hx, lstm.weight_hh)).float().chunk(4, dim=1)
         cx = f.sigmoid() * cx + i.sigmoid() * g.tanh()
         hx = o.sigmoid() * cx.tanh()
         kept.append(hx)
+        hx, cx = renew(t, (hx, cx))
     return torch.stack(kept, dim=1)
 
 
@@ -77,12 +82,23 @@ class ActorCritic(nn.Module):
 
     def forward(self, frames: Tensor, memory: Memory) -> Prediction:
         """frames (n, c, h, w) in [-1, 1] -> logits, values and the new memory."""
+        return self.remember(self.see(frames), memory)
+
+    def see(self, frames: Tensor) -> Tensor:
+        """frames (n, c, h, w) in [-1, 1] -> (n, features)."""
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.encoder_rests):
-            seen = self.encoder(frames)
+            return self.encoder(frames)
+
+    def remember(self, seen: Tensor, memory: Memory) -> Prediction:
+        """The same from features (n, features)."""
         hx, cx = self.lstm(seen, memory)
         # the memory stays float32 under autocast: rounding would pile up over an episode
         memory = hx.float(), cx.float()
-        return Prediction(self.actor_linear(hx).float(), self.critic_linear(hx).squeeze(1).float(), memory)
+        return Prediction(*self.judge(hx), memory)
+
+    def judge(self, hx: Tensor) -> tuple[Tensor, Tensor]:
+        """hx (..., lstm_dim) -> logits (..., A) and values (...), float32."""
+        return self.actor_linear(hx).float(), self.critic_linear(hx).squeeze(-1).float()
 
     def initial_memory(self, n: int) -> Memory:
         """A fresh memory for n worlds."""

@@ -30,12 +30,19 @@ def lambda_returns(rewards: Tensor, ends: Tensor, truncs: Tensor, bootstraps: Te
 
 
 def actor_critic_loss(rollout: Rollout, config: ReturnsConfig) -> tuple[Tensor, dict[str, Tensor]]:
-    """REINFORCE with the value as baseline, plus the value's squared error, minus weighted entropy."""
+    """REINFORCE with the value as baseline, or where `config.clip` is set the clipped surrogate of PPO (Schulman et al.
+    2017, equation 7); plus the value's squared error, minus weighted entropy."""
     returns = lambda_returns(rollout.rewards, rollout.ends, rollout.truncs, rollout.bootstraps, config.gamma,
                              config.lambda_)
     policy = Categorical(logits=rollout.logits)
     advantages = (returns - rollout.values).detach()
-    actions_loss = -(policy.log_prob(rollout.actions) * advantages).mean()
+    log_probs = policy.log_prob(rollout.actions)
+    if config.clip:
+        ratios = (log_probs - rollout.log_probs).exp()
+        clipped = ratios.clamp(1 - config.clip, 1 + config.clip)
+        actions_loss = -torch.minimum(ratios * advantages, clipped * advantages).mean()
+    else:
+        actions_loss = -(log_probs * advantages).mean()
     values_loss = F.mse_loss(rollout.values, returns)
     entropy = policy.entropy().mean()
     loss = actions_loss + config.value_weight * values_loss - config.entropy_weight * entropy

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from diamond_core.agent.actor_critic import ActorCritic
 from diamond_core.agent.losses import actor_critic_loss
 from diamond_core.agent.policies import STICKY, AgentPolicy, RandomPolicy
+from diamond_core.agent.rollout import Rollouts
 from diamond_core.agent.scripted import RULES, ScriptedPolicy, mixed_play
 from diamond_core.config import CollectionConfig, TrainConfig
 from diamond_core.device import Runtime
@@ -24,7 +25,7 @@ from diamond_core.training.imitation import Imitation, Teacher, imitation_loss
 from diamond_core.training.learner import Learner, Loss
 from diamond_core.training.run import Run
 from diamond_core.training.sight import Sight, sight_loss
-from diamond_core.types import KeptPolicy
+from diamond_core.types import KeptPolicy, VectorEnv
 from diamond_core.world.denoiser import denoising_loss
 from diamond_core.world.reward_end import reward_end_loss
 from diamond_core.world.winograd_steps import NotHere
@@ -39,6 +40,9 @@ ACTION_LAYERS = re.compile(r"act_emb.*weight|actor_linear")
 def learners_of(config: TrainConfig, names: list[str], runtime: Runtime, world_size: int, source: Agent | None
                 ) -> dict[str, Learner]:
     """One learner a model, by name; weights are fresh, or those of the source."""
+    if config.actor_critic.passes * config.actor_critic.parts > 1 and not config.returns.clip:
+        raise ValueError("a rollout that is learned from more than once was played by an older agent: add "
+                         "--returns.clip 0.2")
     agent = Agent.from_config(config.agent, len(names))
     if source is not None:
         take_weights(agent, source, config, names)
@@ -128,6 +132,12 @@ def player_of(name: str, game: str, config: CollectionConfig, actor_critic: Acto
     if name == "mix":
         return mixed_play(game, names, config.num_envs, seed)
     return RandomPolicy(len(names), config.num_envs, seed, STICKY if name == "sticky" else (0.0,))
+
+
+def rollouts_of(config: TrainConfig, env: VectorEnv, runtime: Runtime) -> Rollouts:
+    """The actor-critic's play there, as often and in as many parts as it learns from it."""
+    c = config.actor_critic
+    return Rollouts(env, config.returns.rollout_length, runtime, c.passes, c.parts)
 
 
 def teacher_of(config: TrainConfig, names: Sequence[str]) -> Teacher | None:

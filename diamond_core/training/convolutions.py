@@ -1,18 +1,24 @@
 """3x3 convolutions and their gradients by Winograd's algorithm, for CPUs without bfloat16: thrice as fast. Our own.
 
-They are most of an update there. The C source is that of the world's engine, `world/winograd.c`.
+They are most of an update there. An agent's encoder that only looks runs in C as a whole. The source is that of the
+world's engine, `world/winograd.c`.
 """
 
 from __future__ import annotations
 
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from diamond_core.agent.actor_critic import Encoder
 from diamond_core.world import winograd
-from diamond_core.world.winograd_steps import BLOCK, COLUMNS, GAP, KERNELS, POSITIONS, TILE, padded
+from diamond_core.world.winograd_steps import BLOCK, COLUMNS, GAP, KERNELS, POSITIONS, TILE, NotHere, eye, padded
+
+NETWORKS: WeakKeyDictionary[Encoder, tuple[Any, winograd.Network | None]] = WeakKeyDictionary()
+"""Beside the modules, which are copied and saved as they are; with the state of the weights they were written for."""
 
 
 def prepare(model: nn.Module) -> None:
@@ -26,8 +32,33 @@ def prepare(model: nn.Module) -> None:
                 and module.stride == module.dilation == (1, 1) and module.groups == 1
                 and module.padding_mode == "zeros" and module.bias is not None):
             module.__class__ = Conv3
+        if type(module) is Encoder:
+            module.__class__ = SwiftEncoder
     # torch's annotation forgets the memory format
     model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+
+class SwiftEncoder(Encoder):
+    """An agent's encoder that takes a third of the time where nothing is learned; sizes that the engine does not know
+    take torch's way."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """See `Encoder`."""
+        network = None
+        if not torch.is_grad_enabled() and x.dtype == torch.float32 and len(x):
+            network = network_of(self, (x.shape[2], x.shape[3]))
+        return super().forward(x) if network is None else network(x, x.new_zeros(len(x), 0)).flatten(1)
+
+
+def network_of(encoder: Encoder, size: tuple[int, int]) -> winograd.Network | None:
+    """Written anew whenever the weights have changed; None where the engine does not know the sizes."""
+    now = size, *((p.data_ptr(), p._version) for p in encoder.parameters())
+    if encoder not in NETWORKS or NETWORKS[encoder][0] != now:
+        try:
+            NETWORKS[encoder] = now, winograd.Network(eye(encoder.encoder, size))
+        except NotHere:
+            NETWORKS[encoder] = now, None
+    return NETWORKS[encoder][1]
 
 
 class Conv3(nn.Conv2d):

@@ -9,12 +9,11 @@ from typing import Any
 
 import torch
 
-from diamond_core.agent.rollout import Rollouts
 from diamond_core.config import TrainConfig
 from diamond_core.device import Runtime, keep_memory
 from diamond_core.envs import make_env
 from diamond_core.training.agent import Agent
-from diamond_core.training.build import learners_of
+from diamond_core.training.build import learners_of, rollouts_of
 from diamond_core.types import Batch
 from diamond_core.world.accelerate import accelerate
 from diamond_core.world.dream import World
@@ -44,7 +43,7 @@ def updates(config: TrainConfig, names: list[str], runtime: Runtime, is_plain: b
         return batch.frames, batch.actions
 
     env = ImaginedEnv(world, starts, config.actor_critic.batch_size, config.imagination.horizon)
-    rollouts = Rollouts(env, config.returns.rollout_length, runtime)
+    rollouts = rollouts_of(config, env, runtime)
     rollouts.begin(learners["actor_critic"].model, 0)  # type: ignore[arg-type]
     lengths = {"denoiser": config.segment_length, "reward_end": config.reward_segment}
     batches: dict[str, Any] = {

@@ -23,7 +23,7 @@ from diamond_core.envs import action_names, make_env
 from diamond_core.evaluation.returns import human_normalised, play_episodes
 from diamond_core.replay import Prefetcher, SegmentSampler
 from diamond_core.training.agent import Agent
-from diamond_core.training.build import MODELS, dataset_of, learners_of, player_of, starts_of, teacher_of
+from diamond_core.training.build import MODELS, dataset_of, learners_of, player_of, rollouts_of, starts_of, teacher_of
 from diamond_core.training.checkpoint import Card, save_checkpoint, stages_before, summed
 from diamond_core.training.collect import Collector
 from diamond_core.training.distributed import Processes
@@ -195,7 +195,7 @@ class Trainer:
         if updates == 0:
             return
         if self.rollouts is None:
-            self.rollouts = Rollouts(self._practice_env(), self.config.returns.rollout_length, self.runtime)
+            self.rollouts = rollouts_of(self.config, self._practice_env(), self.runtime)
             seed = self._seed("practice", self.position.epoch)
             self.rollouts.begin(self.learners["actor_critic"].model, seed)  # type: ignore[arg-type]
         rollouts = self.rollouts
@@ -375,7 +375,7 @@ class Trainer:
             self.collector.load_state_dict(state["collector"])
         mine = self.processes.rank
         if mine < len(state["rollouts"]) == self.processes.world_size and state["rollouts"][mine] is not None:
-            self.rollouts = Rollouts(self._practice_env(), self.config.returns.rollout_length, self.runtime)
+            self.rollouts = rollouts_of(self.config, self._practice_env(), self.runtime)
             self.rollouts.load_state_dict(state["rollouts"][mine])
         self._state = None
 

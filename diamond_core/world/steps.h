@@ -16,7 +16,7 @@ typedef float vec __attribute__((vector_size(4 * LANES), aligned(4), may_alias))
 typedef int ivec __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
 
 enum { TURNS = 10000 }; /* at a gate: some ten microseconds */
-enum Kind { READ, STATISTICS, PREPARE, CONV3, HALVE, CONV1, ATTEND, WRITE, NORMALISE };
+enum Kind { READ, STATISTICS, PREPARE, CONV3, HALVE, CONV1, ATTEND, WRITE, NORMALISE, POOL };
 
 /* One step. Places are counted in floats from the start of the image's memory or of the weights. */
 typedef struct {
@@ -59,8 +59,9 @@ static inline vec all(float x) { return (vec){x, x, x, x, x, x, x, x}; }
 static inline vec all(float x) { return (vec){x, x, x, x, x, x, x, x, x, x, x, x, x, x, x, x}; }
 #endif
 
-
 static inline vec chosen(ivec yes, vec x, vec y) { return (vec)((yes & (ivec)x) | (~yes & (ivec)y)); }
+
+static inline vec larger(vec x, vec y) { return chosen(x > y, x, y); }
 
 static inline int smaller(int a, int b) { return a < b ? a : b; }
 

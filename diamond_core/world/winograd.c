@@ -285,9 +285,22 @@ static void conv1(const Step *s, const Task *t) {
     finish(s, t, from, to - from);
 }
 
+/* The largest of two by two pixels. */
+static void pool(const Step *s, const Task *t) {
+    ptrdiff_t c = s->c_out, below = 2 * s->w * c;
+    for (int y = part(s->h, t->thread, t->threads); y < part(s->h, t->thread + 1, t->threads); y++) {
+        const float *in = t->memory + s->in + 2 * y * below;
+        float *out = t->memory + s->out + y * s->w * c;
+        for (int x = 0; x < s->w; x++, in += c)
+            for (ptrdiff_t end = 0; end < c; end += LANES, in += LANES, out += LANES)
+                store(out, larger(larger(load(in), load(in + c)), larger(load(in + below), load(in + below + c))));
+    }
+}
+
 static void take_step(const Step *s, const Task *t) {
-    static void (*const does[])(const Step *, const Task *) = {read_image, statistics, prepare, conv3,
-                                                               halve,      conv1,      attend,  write_image};
+    static void (*const does[])(const Step *, const Task *) = {
+        [READ] = read_image, [STATISTICS] = statistics, [PREPARE] = prepare, [CONV3] = conv3, [HALVE] = halve,
+        [CONV1] = conv1,     [ATTEND] = attend,         [WRITE] = write_image, [POOL] = pool};
     does[s->kind](s, t);
 }
 

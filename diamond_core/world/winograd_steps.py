@@ -19,7 +19,7 @@ LANES, COLUMNS, BLOCK, GAP, TILE, POSITIONS = 8, 16, 24, 32, 4, 36
 """As in the source."""
 Layer = Any
 """A module whose kind is known; torch's annotations of what modules hold know only `Module`."""
-KINDS = ("read", "statistics", "prepare", "conv3", "halve", "conv1", "attend", "write", "normalise")
+KINDS = ("read", "statistics", "prepare", "conv3", "halve", "conv1", "attend", "write", "normalise", "pool")
 SMALL = ("h", "w", "c_in", "c_out", "c_first", "groups", "modulated", "silu", "doubled", "border", "adds", "heads",
          "has_raw", "counts")
 PLACES = ("source", "source2", "out", "residual", "work", "raw", "statistics", "statistics2")
@@ -242,6 +242,19 @@ class Writer(Program):
         """See `Downsample`; anything else does nothing."""
         return self.conv3(self.prepare([x]), down.conv) if isinstance(down, Downsample) else x
 
+    def small_block(self, x: Image, block: Layer) -> Image:
+        """See `SmallResBlock`."""
+        norm, _, conv = block.f
+        skip = block.skip_projection
+        r = self.conv1([x], skip.weight, skip.bias) if isinstance(skip, nn.Conv2d) else x
+        return self.conv3(self.prepare([x], norm, silu=True), conv, residual=r)
+
+    def pool(self, x: Image) -> Image:
+        """The largest of two by two pixels."""
+        out = self.image(x.c, x.h // 2, x.w // 2)
+        self.add("pool", out, {"source": x}, c_in=x.c, c_out=x.c)
+        return out
+
     def unet(self, x: Image, unet: Layer) -> Image:
         """See `UNet`."""
         skips = []
@@ -275,6 +288,21 @@ def encoder(model: Encoder, size: tuple[int, int], kind: type[Writer] = Writer) 
     for i, blocks in enumerate(model.blocks):
         x = writer.down(x, model.downsamples[i]) if i < len(model.downsamples) else x
         x, _ = writer.res_blocks(x, blocks)
+    writer.write(x, x.c)
+    return writer
+
+
+def eye(layers: nn.Sequential, size: tuple[int, int]) -> Writer:
+    """The agent's encoder: a frame -> features."""
+    if any(side % (TILE << sum(isinstance(layer, nn.MaxPool2d) for layer in layers)) for side in size) or any(
+            layer.out_channels % COLUMNS for layer in layers.modules() if isinstance(layer, nn.Conv2d)):
+        raise NotHere("the agent's encoder has sizes that the engine in C does not know")
+    writer = Writer(layers)
+    conv: Layer
+    conv, *others = layers
+    x = writer.conv3(writer.read(conv.in_channels, *size), conv)
+    for layer in others:
+        x = writer.pool(x) if isinstance(layer, nn.MaxPool2d) else writer.small_block(x, layer)
     writer.write(x, x.c)
     return writer
 

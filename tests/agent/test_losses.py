@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -99,6 +101,61 @@ def test_rollouts_resume_where_they_stood(actor_critic):
         torch.manual_seed(4)
         records.append(r.next(actor_critic))
     assert all(torch.equal(x, y) for x, y in zip(vars(records[0]).values(), vars(records[1]).values(), strict=True))
+
+
+@pytest.mark.parametrize("encoder_rests", [False, True])
+def test_thinking_again_is_what_was_thought_step_by_step(actor_critic, encoder_rests):
+    actor_critic.encoder_rests = encoder_rests
+    env = make_env("toy", 3, image_size=(16, 16))
+    rollouts = Rollouts(env, 40, resolve(EXACT))
+    rollouts.begin(actor_critic, seed=0)
+    record = rollouts.next(actor_critic)
+    assert (record.ends | record.truncs).any(), "nothing was renewed"
+    thought = torch.distributions.Categorical(logits=record.logits).log_prob(record.actions)
+    torch.testing.assert_close(thought, record.log_probs, atol=1e-5, rtol=1e-5)
+    record.logits.square().sum().backward()
+    assert (actor_critic.encoder.encoder[0].weight.grad is None) == encoder_rests
+
+
+def test_a_rollout_is_gone_through_in_parts_and_several_times_also_after_a_stop(actor_critic):
+    def rollouts():
+        return Rollouts(make_env("toy", 6, image_size=(16, 16)), 5, resolve(EXACT), passes=2, parts=3)
+
+    one = rollouts()
+    one.begin(actor_critic, seed=0)
+    torch.manual_seed(0)
+    parts = [one.next(actor_critic) for _ in range(4)]
+    two = rollouts()
+    two.load_state_dict(one.state_dict())
+    for _ in range(2):
+        records = [r.next(actor_critic) for r in (one, two)]
+        assert all(torch.equal(x, y) for x, y in zip(vars(records[0]).values(), vars(records[1]).values(), strict=True))
+        parts.append(records[0])
+    first, second = (torch.cat([part.log_probs for part in of_pass]) for of_pass in (parts[:3], parts[3:]))
+    assert first.shape == (6, 5) and not torch.equal(first, second), "the order is drawn for each pass"
+    assert torch.equal(first.sum(1).sort().values, second.sum(1).sort().values), "a world was left out"
+    assert not torch.equal(one.next(actor_critic).log_probs, parts[0].log_probs), "nothing new was played"
+
+
+def test_the_clipped_loss_begins_as_the_plain_one_and_lets_go_of_what_has_moved_far(actor_critic):
+    rollouts = Rollouts(make_env("toy", 4, image_size=(16, 16)), 12, resolve(EXACT))
+    rollouts.begin(actor_critic, seed=0)
+    record = rollouts.next(actor_critic)
+    record = replace(record, values=record.values.detach())
+
+    def gradient(config, old=record.log_probs):
+        logits = record.logits.detach().requires_grad_()
+        actor_critic_loss(replace(record, logits=logits, log_probs=old), config)[0].backward()
+        return logits.grad
+
+    plain, clipped = ReturnsConfig(entropy_weight=0.0), ReturnsConfig(entropy_weight=0.0, clip=0.2)
+    torch.testing.assert_close(gradient(clipped), gradient(plain), atol=1e-6, rtol=1e-4)
+    returns = lambda_returns(record.rewards, record.ends, record.truncs, record.bootstraps, plain.gamma, plain.lambda_)
+    is_good = returns > record.values
+    assert is_good.any() and not is_good.all()
+    # actions that are now e times as likely: good ones are likely enough, bad ones are still to be unlearned
+    moved = gradient(clipped, record.log_probs - 1).abs().sum(-1)
+    assert not moved[is_good].any() and moved[~is_good].all()
 
 
 def test_memory_is_renewed_after_an_end(actor_critic):

@@ -11,7 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from diamond_core.config import RuntimeConfig
+from diamond_core.agent.actor_critic import ActorCritic
+from diamond_core.config import ActorCriticConfig, RuntimeConfig
 from diamond_core.device import resolve
 from diamond_core.presets import tiny
 from diamond_core.training import convolutions
@@ -120,3 +121,31 @@ def test_without_a_compiler_torch_convolves(monkeypatch, capsys):
     learners = learners_of(tiny("toy"), list("ABC"), resolve(replace(PLAIN, convolutions="auto")), 1, None)
     assert not any(isinstance(m, convolutions.Conv3) for m in learners["denoiser"].model.modules())
     assert capsys.readouterr() == ("", "no C compiler\n")
+
+
+def test_an_agent_that_only_looks_sees_the_same_whatever_its_weights_become():
+    torch.manual_seed(0)
+    model = ActorCritic(ActorCriticConfig(channels=(16, 32), lstm_dim=8), 3, (3, 16, 16))
+    truth = copy.deepcopy(model)
+    convolutions.prepare(model)
+    frames, written = torch.rand(3, 3, 16, 16) * 2 - 1, []
+    for _ in range(2):
+        with torch.no_grad():
+            seen = copy.deepcopy(model).see(frames), model.see(frames), model.see(frames)
+            written.append(convolutions.NETWORKS[model.encoder])
+            for x in seen:
+                torch.testing.assert_close(x, truth.see(frames), atol=1e-4, rtol=1e-4)
+            for network in (model, truth):
+                network.encoder.encoder[0].weight.mul_(1.5)
+    assert written[0] is not written[1], "it would have gone on with the old weights"
+    model.see(frames).sum().backward()
+    assert model.encoder.encoder[0].weight.grad.abs().sum() > 0
+
+
+def test_an_eye_of_unknown_size_takes_the_way_of_torch():
+    model = ActorCritic(ActorCriticConfig(channels=(8,), lstm_dim=8), 3, (3, 8, 8))
+    frames = torch.rand(2, 3, 8, 8)
+    expected = model.see(frames)
+    convolutions.prepare(model)
+    with torch.no_grad():
+        torch.testing.assert_close(model.see(frames), expected)

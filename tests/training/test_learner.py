@@ -102,7 +102,7 @@ def test_policy_learns_the_rewarded_action():
         prediction = model(frames, model.initial_memory(32))
         actions = torch.distributions.Categorical(logits=prediction.logits.detach()).sample()
         never = torch.zeros(32, 1, dtype=torch.bool)
-        record = Rollout(prediction.logits[:, None], prediction.values[:, None], actions[:, None],
+        record = Rollout(prediction.logits[:, None], prediction.values[:, None], actions[:, None], torch.zeros(32, 1),
                          (actions == 1).float()[:, None], ~never, never, torch.zeros(32, 1))
         return actor_critic_loss(record, ReturnsConfig())
 
@@ -111,6 +111,12 @@ def test_policy_learns_the_rewarded_action():
     for _ in range(100):
         one.update(iter([None]))
     assert model(frames, model.initial_memory(32)).logits.softmax(-1)[:, 1].min() > 0.9
+
+
+def test_learning_twice_from_a_rollout_asks_for_the_clipped_loss():
+    config = replace(tiny("toy"), actor_critic=replace(tiny("toy").actor_critic, passes=2))
+    with pytest.raises(ValueError, match=r"returns\.clip"):
+        learners_of(config, list("ABC"), resolve(EXACT), 1, None)
 
 
 def test_an_encoder_that_rests_is_left_as_it_is_and_all_else_learns():

@@ -19,7 +19,7 @@ from diamond_core.world import winograd
 from diamond_core.world.accelerate import accelerate, at_once, engines_of
 from diamond_core.world.dream import World
 from diamond_core.world.engine import BodyModel, HoistedEngine, JudgeModel
-from diamond_core.world.winograd_steps import Image, Program, first_gap
+from diamond_core.world.winograd_steps import Image, Program, eye, first_gap
 from tests.conftest import EXACT, SMALL
 
 pytestmark = pytest.mark.skipif(not any(map(shutil.which, ("cc", "gcc", "clang"))), reason="no C compiler")
@@ -83,6 +83,16 @@ def test_it_computes_what_torch_computes(name, threads, monkeypatch):
         for found, expected in zip(calls(engine, config, n), calls(truth, config, n), strict=True):
             torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)
             assert expected.std() > 1e-3
+
+
+@pytest.mark.parametrize(("channels", "size"), [((32, 32, 64, 64), (64, 64)), ((16, 48), (32, 48))])
+def test_the_agents_eye_sees_what_torch_sees(channels, size):
+    agent = agent_of(replace(SIZES["deep"], image_size=size, actor_critic=ActorCriticConfig(channels=channels)))
+    encoder, x = agent.actor_critic.encoder, torch.rand(5, 3, *size) * 2 - 1
+    network = winograd.Network(eye(encoder.encoder, size))
+    torch.testing.assert_close(network(x, torch.zeros(5, 0)).flatten(1), encoder(x), atol=1e-4, rtol=1e-4)
+    with pytest.raises(winograd.NotHere, match="sizes"):
+        eye(encoder.encoder, (size[0], 40))
 
 
 def test_neither_threads_nor_batch_mates_change_a_bit(monkeypatch):
