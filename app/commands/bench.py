@@ -19,6 +19,7 @@ from tyro.conf import Positional
 from app.cli import parse
 
 if TYPE_CHECKING:
+    from diamond_core.device import Runtime
     from diamond_core.evaluation.speed import Timing
     from diamond_core.training.agent import Agent
     from diamond_core.world.dream import World
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 
 BATCHES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 CROWDS = (1, 2, 4, 8)
+GAMES = 32
 Section = Literal["frames", "start", "imagination", "players", "updates", "emulator"]
 SECTIONS: tuple[Section, ...] = get_args(Section)
 Table = list[dict[str, Any]]
@@ -73,7 +75,7 @@ def bench(args: list[str]) -> None:
         measures: dict[Section, Callable[[], Table]] = {
             "frames": lambda: frames(c, agent, there(), say), "start": lambda: start(c, path, say),
             "imagination": lambda: imagination(c, agent, there(), say), "players": lambda: players(c, path, say),
-            "updates": lambda: updates(c, agent, say), "emulator": lambda: emulator(c, say)}
+            "updates": lambda: updates(c, agent, say), "emulator": lambda: emulator(c, agent, say)}
         for name in c.only:
             report[name] = measures[name]()
     if c.out is not None:
@@ -253,8 +255,7 @@ def players(c: Bench, path: Path, say: Any) -> Table:
 
 def updates(c: Bench, agent: Agent, say: Any) -> Table:
     """One update of each model at the paper's batch sizes: the plain path, and as `diamond train` runs it."""
-    from diamond_core.config import RuntimeConfig
-    from diamond_core.device import keep_memory, resolve
+    from diamond_core.device import keep_memory
     from diamond_core.envs import action_names
     from diamond_core.evaluation.speed import side_by_side
     from diamond_core.presets import paper
@@ -263,10 +264,7 @@ def updates(c: Bench, agent: Agent, say: Any) -> Table:
 
     config = replace(paper(c.game), agent=agent.config)
     names = action_names(c.game)
-    options = {"plain": RuntimeConfig(device=c.device, precision="float32", channels_last="off", compile="off",
-                                      convolutions="torch"),
-               "train": RuntimeConfig(device=c.device, compile="on" if c.compile else "auto")}
-    runtimes = {path: resolve(option) for path, option in options.items()}
+    runtimes = runtimes_of(c)
     made = {path: subjects_of(config, names, runtime, path == "plain") for path, runtime in runtimes.items()}
     rows: Table = []
     for model in c.models:
@@ -278,12 +276,31 @@ def updates(c: Bench, agent: Agent, say: Any) -> Table:
     return rows
 
 
-def emulator(c: Bench, say: Any) -> Table:
-    """The real game."""
-    from diamond_core.training.speed import emulator_steps_a_second
+def runtimes_of(c: Bench) -> dict[str, Runtime]:
+    """The plain path, and that of `diamond train` and of an agent that plays."""
+    from diamond_core.config import RuntimeConfig
+    from diamond_core.device import resolve
+
+    return {"plain": resolve(RuntimeConfig(device=c.device, precision="float32", channels_last="off", compile="off",
+                                           convolutions="torch")),
+            "train": resolve(RuntimeConfig(device=c.device, compile="on" if c.compile else "auto"))}
+
+
+def emulator(c: Bench, agent: Agent, say: Any) -> Table:
+    """The real game, alone and played by the agent."""
+    from diamond_core.evaluation.speed import side_by_side
+    from diamond_core.training.speed import agent_plays, emulator_steps_a_second
 
     say(f"{c.game} in the emulator")
-    return [{"game": c.game, "steps_a_second": emulator_steps_a_second(c.game)}]
+    rows: Table = [{"game": c.game, "steps_a_second": emulator_steps_a_second(c.game)}]
+    assert agent.card is not None
+    runtimes = runtimes_of(c)
+    timings = side_by_side({path: agent_plays(agent, agent.card.game, runtime, GAMES)
+                            for path, runtime in runtimes.items()}, runtimes["plain"], c.seconds / 4)
+    return rows + [{"path": f"the agent plays, {path}", "games": GAMES, **timing.to_json(),
+                    "steps_a_second": GAMES / timing.quantile(0.5),
+                    "ratio": timings["plain"].quantile(0.5) / timing.quantile(0.5)}
+                   for path, timing in timings.items()]
 
 
 def table(report: dict[str, Any]) -> str:

@@ -75,7 +75,7 @@ def collect(args: list[str]) -> None:
 
 def players(policy: str, game: str, num_actions: int, num_envs: int, seed: int) -> KeptPolicy:
     """The policy of that name. Raises ValueError for an unknown one, CheckpointError for an unfit checkpoint."""
-    from diamond_core.agent.policies import LEANS, MIXED, STICKY, AgentPolicy, MixPolicy, RandomPolicy
+    from diamond_core.agent.policies import LEANS, MIXED, STICKY, MixPolicy, RandomPolicy
     from diamond_core.agent.scripted import LAPSES, ScriptedPolicy, mixed_play
     from diamond_core.device import resolve
     from diamond_core.envs import action_names
@@ -94,7 +94,7 @@ def players(policy: str, game: str, num_actions: int, num_envs: int, seed: int) 
         return mixed_play(game, action_names(game), num_envs, seed)
     mixed = RandomPolicy(num_actions, num_envs, seed, MIXED, LEANS)
     agent = load_for(checkpoint, game)
-    agents = [AgentPolicy(agent.actor_critic, resolve(), num_envs, seed + i, epsilon)
+    agents = [agent.policy(num_envs, seed + i, resolve(), epsilon)
               for i, epsilon in enumerate((0.0,) if kind == "agent" else (0.0, 0.05, 0.2, 0.5))]
     return agents[0] if kind == "agent" else MixPolicy([mixed, *agents])
 

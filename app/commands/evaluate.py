@@ -55,7 +55,6 @@ def returns(args: list[str]) -> None:
     c: Returns = parse(Returns, "evaluate returns", args)
     from tqdm import tqdm
 
-    from diamond_core.agent.policies import AgentPolicy
     from diamond_core.config import RuntimeConfig
     from diamond_core.device import resolve
     from diamond_core.envs import make_env
@@ -66,7 +65,7 @@ def returns(args: list[str]) -> None:
     assert agent.card is not None
     game, n = agent.card.game, max(1, min(c.num_envs, c.episodes))
     env = make_env(game, n, image_size=agent.config.image_size)
-    policy = AgentPolicy(agent.actor_critic, resolve(RuntimeConfig(device=c.device)), n, c.seed)
+    policy = agent.policy(n, c.seed, resolve(RuntimeConfig(device=c.device)))
     with tqdm(total=c.episodes, unit=" episodes", leave=False) as bar:
         results = play_episodes(env, policy, c.episodes, c.seed, c.max_steps, watch=lambda *_: bar.update())
     env.close()
@@ -205,7 +204,7 @@ def free(args: list[str]) -> None:
     c: Free = parse(Free, "evaluate free", args)
     from dataclasses import replace
 
-    from diamond_core.agent.policies import MIXED, AgentPolicy, RandomPolicy
+    from diamond_core.agent.policies import MIXED, RandomPolicy
     from diamond_core.agent.scripted import ScriptedPolicy
     from diamond_core.config import RuntimeConfig
     from diamond_core.evaluation import evaluate_free
@@ -223,7 +222,7 @@ def free(args: list[str]) -> None:
     policies: dict[str, Callable[[int], Policy]] = {
         "random": lambda n: RandomPolicy(len(names), n, c.seed, MIXED),
         "scripted": lambda n: ScriptedPolicy(game, names, n, c.seed),
-        "agent": lambda n: AgentPolicy(agent.actor_critic, world.runtime, n, c.seed)}
+        "agent": lambda n: agent.policy(n, c.seed, world.runtime)}
     accelerate(world, agent.config.frame_shape).wait()
     with shown(" steps") as watch:
         report = evaluate_free(world, policies[c.policy], dataset, c.steps, c.dreams, c.seed, c.policy, watch)

@@ -181,10 +181,10 @@ def twins(agent: Agent, world: World, policy: Policy, c: Record) -> Iterator[np.
 def player(name: str, agent: Agent, world: World, seed: int) -> Policy:
     """The agent, random play, or a script. Raises ValueError for an action that the game does not have."""
     from app.session.recording import Script
-    from diamond_core.agent.policies import MIXED, AgentPolicy, RandomPolicy
+    from diamond_core.agent.policies import MIXED, RandomPolicy
 
     if name == "agent":
-        return AgentPolicy(agent.actor_critic, world.runtime, 1, seed)
+        return agent.policy(1, seed, world.runtime)
     if name == "random":
         return RandomPolicy(agent.num_actions, 1, seed, MIXED[2:3])
     assert agent.card is not None

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
 from diamond_core.agent.actor_critic import ActorCritic
+from diamond_core.agent.policies import AgentPolicy
 from diamond_core.config import AgentConfig, RuntimeConfig, SamplerConfig
-from diamond_core.device import resolve
+from diamond_core.device import Runtime, resolve
+from diamond_core.training.convolutions import look_swiftly
 from diamond_core.world.denoiser import Denoiser
 from diamond_core.world.dream import DreamState, World
 from diamond_core.world.reward_end import RewardEndModel
+from diamond_core.world.winograd_steps import NotHere
 
 if TYPE_CHECKING:
     from diamond_core.training.checkpoint import Card
@@ -59,6 +63,15 @@ class Agent(nn.Module):
         resolved = resolve(runtime)
         resolved.place(self)
         return World(self.denoiser, self.reward_end, sampler or self.config.sampler, resolved)
+
+    def policy(self, num_envs: int, seed: int, runtime: Runtime, epsilon: float = 0.0) -> AgentPolicy:
+        """The agent as a player of so many worlds; where training convolves in C, it looks in C, too."""
+        if runtime.winograd:
+            try:
+                look_swiftly(self.actor_critic)
+            except NotHere as error:
+                print(error, file=sys.stderr)  # what is printed may be JSON
+        return AgentPolicy(self.actor_critic, runtime, num_envs, seed, epsilon)
 
     def dream(self, world: World, seed: int = 0, num: int = 1) -> DreamState:
         """`num` dreams from this checkpoint's own starting frames, chosen by the seed."""

@@ -71,6 +71,23 @@ def made_up(config: TrainConfig, names: list[str], size: int, length: int) -> Ba
     return Batch(frames, torch.randint(0, len(names), (size, length)), torch.zeros(size, length), never, never, ~never)
 
 
+def agent_plays(agent: Agent, game: str, runtime: Runtime, num_envs: int) -> Callable[[], object]:
+    """A function that has an agent take a step in each of so many real games, which go on."""
+    env = make_env(game, num_envs, image_size=agent.config.image_size)
+    policy = runtime.place(copy.deepcopy(agent)).policy(num_envs, 0, runtime)  # type: ignore[operator]
+    begun = env.reset(0)
+    policy.reset(begun)
+    frames = begun.frames
+
+    def play() -> None:
+        nonlocal frames
+        step = env.step(policy.act(frames).cpu())
+        policy.observe(step)
+        frames = step.frames
+
+    return play
+
+
 def emulator_steps_a_second(game: str, num_envs: int = 32, seconds: float = 3.0) -> float:
     """How fast the real game runs, `num_envs` of it at once, with frames made for an agent."""
     env = make_env(game, num_envs)

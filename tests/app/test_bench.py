@@ -48,6 +48,8 @@ def test_every_section_is_measured_beside_the_plain_path(checkpoint, tmp_path, m
     assert [row["players"] for row in report["players"]] == [1, 2] and report["players"][0]["frames_a_second"] > 0
     assert {row["model"] for row in report["updates"]} == {"denoiser", "reward_end", "actor_critic"}
     assert report["emulator"][0]["steps_a_second"] > 100
+    plays = report["emulator"][1:]
+    assert [row["ratio"] == 1 for row in plays] == [True, False] and all(row["steps_a_second"] > 10 for row in plays)
     printed = capsys.readouterr().out
     assert report["machine"]["processor"] in printed and "plain" in printed and "players" in printed
 

@@ -11,14 +11,17 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from diamond_core.agent.actor_critic import ActorCritic
+from diamond_core.agent.actor_critic import ActorCritic, Encoder
 from diamond_core.config import ActorCriticConfig, RuntimeConfig
 from diamond_core.device import resolve
 from diamond_core.presets import tiny
 from diamond_core.training import convolutions
+from diamond_core.training.agent import Agent
 from diamond_core.training.build import learners_of
 from diamond_core.training.speed import endless, made_up
 from diamond_core.world import winograd
+from diamond_core.world.winograd_steps import NotHere
+from tests.conftest import SMALL
 
 pytestmark = pytest.mark.skipif(not any(map(shutil.which, ("cc", "gcc", "clang"))), reason="no C compiler")
 
@@ -149,3 +152,17 @@ def test_an_eye_of_unknown_size_takes_the_way_of_torch():
     convolutions.prepare(model)
     with torch.no_grad():
         torch.testing.assert_close(model.see(frames), expected)
+
+
+def test_an_agent_that_plays_looks_in_c_and_without_a_compiler_as_before(monkeypatch, capsys):
+    agent = Agent.from_config(SMALL, 3)
+    runtime = replace(resolve(PLAIN), winograd=True)
+    with monkeypatch.context() as patch:
+        patch.setattr(winograd, "library", lambda: (_ for _ in ()).throw(NotHere("no C compiler")))
+        agent.policy(2, 0, runtime)
+        assert type(agent.actor_critic.encoder) is Encoder and "no C compiler" in capsys.readouterr().err
+    agent.policy(2, 0, replace(runtime, winograd=False))
+    assert type(agent.actor_critic.encoder) is Encoder
+    policy = agent.policy(2, 0, runtime)
+    assert type(agent.actor_critic.encoder) is convolutions.SwiftEncoder
+    assert policy.act(torch.zeros(2, *SMALL.frame_shape, dtype=torch.uint8)).shape == (2,)
