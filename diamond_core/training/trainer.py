@@ -389,7 +389,8 @@ class Trainer:
         stage = {"game": self.config.game, "preset": self.config.preset,
                  "steps": self.dataset.num_steps, "episodes": self.dataset.num_episodes,
                  "updates": {name: learner.num_updates for name, learner in self.learners.items()},
-                 "seconds": round(self.seconds + time.perf_counter() - self._clock)}
+                 "seconds": round(self.seconds + time.perf_counter() - self._clock),
+                 **({"model_free": True} if self.config.model_free else {})}
         training = {**stage, "seed": self.config.seed, "epoch": epoch, "torch": torch.__version__,
                     **summed([*self.before, stage])}
         card = Card(self.config.game, list(self.action_names), self.config.agent, training=training,

@@ -206,6 +206,8 @@ def test_model_free(tmp_path):
     assert metrics(tmp_path / "stopped") == metrics(tmp_path / "whole")
     assert {line["phase"] for line in metrics(tmp_path / "whole")} == {"actor_critic", "evaluate"}
     assert stopped.learners["actor_critic"].num_updates == whole.learners["actor_critic"].num_updates == 10
+    training = json.loads((tmp_path / "whole" / "checkpoints" / "epoch_0002" / "card.json").read_text())["training"]
+    assert training["model_free"], "whoever reads the card would take it for an agent of the dream"
 
 
 def test_first_collection_waits_for_rare_rewards(tmp_path):
