@@ -77,13 +77,9 @@ class Batch:
 
 
 @dataclass(frozen=True)
-class Rollout:
-    """t steps of a policy in n worlds, with what the policy thought at each step."""
+class Taken:
+    """t steps of a policy in n worlds, without gradients."""
 
-    logits: Tensor
-    """(n, t, A) float32: the policy, with gradients."""
-    values: Tensor
-    """(n, t) float32: V(x_t), with gradients."""
     actions: Tensor
     """(n, t) int64."""
     log_probs: Tensor
@@ -95,7 +91,17 @@ class Rollout:
     truncs: Tensor
     """(n, t) bool."""
     bootstraps: Tensor
-    """(n, t) float32: V(x_{t+1}) before any reset, without gradients."""
+    """(n, t) float32: V(x_{t+1}) before any reset."""
+
+
+@dataclass(frozen=True)
+class Rollout(Taken):
+    """With what the policy thinks at each step."""
+
+    logits: Tensor
+    """(n, t, A) float32: the policy, with gradients."""
+    values: Tensor
+    """(n, t) float32: V(x_t), with gradients."""
 
 
 @runtime_checkable

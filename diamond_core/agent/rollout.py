@@ -6,7 +6,7 @@ learned from more than once.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any, NamedTuple
 
 import torch
@@ -17,7 +17,7 @@ from diamond_core.agent.actor_critic import ActorCritic, Memory, unrolled
 from diamond_core.agent.policies import burn_in, renewed
 from diamond_core.device import Runtime
 from diamond_core.pixels import to_unit
-from diamond_core.types import Rollout, Start, Step, VectorEnv
+from diamond_core.types import Rollout, Start, Step, Taken, VectorEnv
 
 
 class Carry(NamedTuple):
@@ -29,23 +29,11 @@ class Carry(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Played:
-    """t steps in n worlds, without gradients: all that learning from them needs beside the network."""
+class Played(Taken):
+    """With all else that learning from them needs beside the network."""
 
     looks: Tensor
     """What the actions answered: (n, t, c, h, w) uint8, or where the encoder rests what it saw, (n, t, features)."""
-    actions: Tensor
-    """(n, t) int64."""
-    log_probs: Tensor
-    """(n, t) float32: of the actions, when they were drawn."""
-    rewards: Tensor
-    """(n, t) float32."""
-    ends: Tensor
-    """(n, t) bool."""
-    truncs: Tensor
-    """(n, t) bool."""
-    bootstraps: Tensor
-    """(n, t) float32: V(x_{t+1}) before any reset."""
     hx: Tensor
     """(n, lstm_dim): the memory before the first step."""
     cx: Tensor
@@ -94,7 +82,7 @@ def play(actor_critic: ActorCritic, env: VectorEnv, carry: Carry, length: int, r
         torch.stack(x, dim=1) for x in zip(*steps, strict=True))
     next_values = torch.cat([values[:, 1:], beyond[:, None]], dim=1)
     bootstraps = torch.where(ends | truncs, last_values, next_values)
-    return Played(looks, actions, log_probs, rewards, ends, truncs, bootstraps, *carry.memory, hx, cx
+    return Played(actions, log_probs, rewards, ends, truncs, bootstraps, looks, *carry.memory, hx, cx
                   ), Carry(frames, memory)
 
 
@@ -112,8 +100,7 @@ def thought_of(actor_critic: ActorCritic, played: Played) -> Rollout:
         return hx, cx
 
     logits, values = actor_critic.judge(unrolled(actor_critic.lstm, seen, (played.hx, played.cx), renew))
-    return Rollout(logits, values, played.actions, played.log_probs, played.rewards, played.ends, played.truncs,
-                   played.bootstraps)
+    return Rollout(**{field.name: getattr(played, field.name) for field in fields(Taken)}, logits=logits, values=values)
 
 
 def final_values(actor_critic: ActorCritic, memory: Memory, step: Step, runtime: Runtime) -> Tensor:

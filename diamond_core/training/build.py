@@ -40,6 +40,10 @@ ACTION_LAYERS = re.compile(r"act_emb.*weight|actor_linear")
 def learners_of(config: TrainConfig, names: list[str], runtime: Runtime, world_size: int, source: Agent | None
                 ) -> dict[str, Learner]:
     """One learner a model, by name; weights are fresh, or those of the source."""
+    worlds = config.actor_critic.batch_size // world_size
+    if config.actor_critic.passes < 1 or not 1 <= config.actor_critic.parts <= worlds:
+        raise ValueError(f"a rollout of {worlds} worlds is learned from at least once, in from 1 to {worlds} parts: "
+                         "see --actor-critic.passes and --actor-critic.parts")
     if config.actor_critic.passes * config.actor_critic.parts > 1 and not config.returns.clip:
         raise ValueError("a rollout that is learned from more than once was played by an older agent: add "
                          "--returns.clip 0.2")

@@ -102,8 +102,8 @@ def test_policy_learns_the_rewarded_action():
         prediction = model(frames, model.initial_memory(32))
         actions = torch.distributions.Categorical(logits=prediction.logits.detach()).sample()
         never = torch.zeros(32, 1, dtype=torch.bool)
-        record = Rollout(prediction.logits[:, None], prediction.values[:, None], actions[:, None], torch.zeros(32, 1),
-                         (actions == 1).float()[:, None], ~never, never, torch.zeros(32, 1))
+        record = Rollout(actions[:, None], torch.zeros(32, 1), (actions == 1).float()[:, None], ~never, never,
+                         torch.zeros(32, 1), prediction.logits[:, None], prediction.values[:, None])
         return actor_critic_loss(record, ReturnsConfig())
 
     one = Learner(model, one_step, LearnerConfig(learning_rate=0.01, weight_decay=0.0, max_gradient_norm=100.0),
@@ -116,6 +116,15 @@ def test_policy_learns_the_rewarded_action():
 def test_learning_twice_from_a_rollout_asks_for_the_clipped_loss():
     config = replace(tiny("toy"), actor_critic=replace(tiny("toy").actor_critic, passes=2))
     with pytest.raises(ValueError, match=r"returns\.clip"):
+        learners_of(config, list("ABC"), resolve(EXACT), 1, None)
+
+
+@pytest.mark.parametrize("numbers", [{"parts": 33}, {"parts": 0}, {"passes": 0}])
+def test_passes_and_parts_of_nothing_are_refused(numbers):
+    config = tiny("toy")
+    config = replace(config, actor_critic=replace(config.actor_critic, **numbers),
+                     returns=replace(config.returns, clip=0.2))
+    with pytest.raises(ValueError, match="from 1 to 32 parts"):
         learners_of(config, list("ABC"), resolve(EXACT), 1, None)
 
 
