@@ -161,32 +161,48 @@ static void line_of_channels(const Step *s, const Task *t, const float *first, c
     }
 }
 
-/* Attention over pixels; a pixel holds its queries (divided by the temperature already), keys and values. */
+static inline float total_of(vec x) {
+    float sum = 0;
+    for (int i = 0; i < LANES; i++) sum += x[i];
+    return sum;
+}
+
+/* Attention over pixels, whose number divides by LANES; a pixel holds its queries (divided by the temperature already),
+   keys and values. */
 static void attend(const Step *s, const Task *t) {
     int n = s->h * s->w, c = s->c_out, size = c / s->heads;
-    float *scores = t->memory + s->work + (ptrdiff_t)t->thread * n * (1 + size), *keys = scores + n;
+    float *scores = t->memory + s->work + (ptrdiff_t)t->thread * n * (1 + 2 * size), *keys = scores + n;
+    float *values = keys + n * size;
     for (int head = part(s->heads, t->thread, t->threads); head < part(s->heads, t->thread + 1, t->threads); head++) {
         const float *in = t->memory + s->in + head * size;
         for (int j = 0; j < n; j++)
-            for (int i = 0; i < size; i++) keys[i * n + j] = in[(ptrdiff_t)j * 3 * c + c + i];
+            for (int i = 0; i < size; i++) {
+                keys[i * n + j] = in[(ptrdiff_t)j * 3 * c + c + i];
+                values[i * n + j] = in[(ptrdiff_t)j * 3 * c + 2 * c + i];
+            }
         for (int at = 0; at < n; at++) {
             const float *q = in + (ptrdiff_t)at * 3 * c;
-            float most = -3e38f, total = 0;
+            vec most = all(-3e38f), total = {0};
             for (int j = 0; j < n; j += LANES) {
                 vec sum = {0};
                 for (int i = 0; i < size; i++) sum += q[i] * load(keys + i * n + j);
+                most = larger(most, sum);
                 store(scores + j, sum);
             }
-            for (int j = 0; j < n; j++) most = scores[j] > most ? scores[j] : most;
-            for (int j = 0; j < n; j += LANES) store(scores + j, exponential(load(scores + j) - most));
-            float *out = t->memory + s->out + (ptrdiff_t)at * c + head * size;
-            memset(out, 0, sizeof(float) * size);
-            for (int j = 0; j < n; j++) {
-                const float *v = in + (ptrdiff_t)j * 3 * c + 2 * c;
-                total += scores[j];
-                for (int i = 0; i < size; i++) out[i] += scores[j] * v[i];
+            float top = most[0];
+            for (int i = 1; i < LANES; i++) top = most[i] > top ? most[i] : top;
+            for (int j = 0; j < n; j += LANES) {
+                vec weight = exponential(load(scores + j) - top);
+                total += weight;
+                store(scores + j, weight);
             }
-            for (int i = 0; i < size; i++) out[i] /= total;
+            float share = 1 / total_of(total);
+            float *out = t->memory + s->out + (ptrdiff_t)at * c + head * size;
+            for (int i = 0; i < size; i++) {
+                vec sum = {0};
+                for (int j = 0; j < n; j += LANES) sum += load(scores + j) * load(values + i * n + j);
+                out[i] = share * total_of(sum);
+            }
         }
     }
 }

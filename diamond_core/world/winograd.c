@@ -3,46 +3,66 @@
 
    3x3 convolutions are Winograd's F(4x4, 3x3): 36 products for 16 outputs instead of 144. Norm, scale, shift and SiLU
    are one pass. What a convolution reads has a border of zeros.
-   Written with the vector types that gcc and clang share. */
+   Written with the vector types that gcc and clang share, for registers of 512 bits where there are any. */
 
+#ifdef __AVX512F__
+#define LANES 16
+enum { ROWS = 12, BLOCKS = 2 }; /* 24 sums of the 32 registers */
+#else
+enum { ROWS = 6, BLOCKS = 1 }; /* 12 of 16 */
+#endif
 #include "steps.h"
 
 enum {
     TILE = 4, PATCH = 6, POSITIONS = 36,
-    ROWS = 6, COLUMNS = 2 * LANES, /* of what a product holds in registers */
+    COLUMNS = 16, VECTORS = COLUMNS / LANES, /* of a block of outputs; a product holds ROWS of up to BLOCKS of them */
     BLOCK = 24,                    /* tiles that are transformed and multiplied before the next ones: cache */
     GAP = 32                       /* floats between positions, or their rows would drive each other out of the cache */
 };
 
-/* out[r][0..COLUMNS) (+)= sum over i < k of a[r][i] b[i][0..COLUMNS), for a known number of rows: with six, twelve sums
-   are under way, more than a processor's multipliers are deep */
-static inline __attribute__((always_inline)) void product_of(const int rows, const float *restrict a, ptrdiff_t a_row,
-                                                             const float *restrict b, int k, float *restrict out,
-                                                             ptrdiff_t out_row, int adds) {
-    vec sum[ROWS][2];
-#pragma GCC unroll 6
+/* out[r][0..blocks COLUMNS) (+)= sum over i < k of a[r][i] b[block][i][0..COLUMNS), for known numbers of rows and blocks:
+   twelve sums or more are under way, more than a processor's multipliers are deep */
+static inline __attribute__((always_inline)) void product_of(const int rows, const int blocks, const float *restrict a,
+                                                             ptrdiff_t a_row, const float *restrict b, ptrdiff_t b_block,
+                                                             int k, float *restrict out, ptrdiff_t out_row, int adds) {
+    const int vectors = blocks * VECTORS;
+    vec sum[ROWS][BLOCKS * VECTORS];
+#pragma GCC unroll 12
     for (int r = 0; r < rows; r++)
-        for (int j = 0; j < 2; j++) sum[r][j] = adds ? load(out + r * out_row + j * LANES) : (vec){0};
+        for (int j = 0; j < vectors; j++) sum[r][j] = adds ? load(out + r * out_row + j * LANES) : (vec){0};
     for (int i = 0; i < k; i++, b += COLUMNS) {
-        vec b0 = load(b), b1 = load(b + LANES);
-#pragma GCC unroll 6
+        vec weight[BLOCKS * VECTORS];
+        for (int j = 0; j < vectors; j++) weight[j] = load(b + j / VECTORS * b_block + j % VECTORS * LANES);
+#pragma GCC unroll 12
         for (int r = 0; r < rows; r++) {
             vec x = all(a[r * a_row + i]);
-            sum[r][0] += x * b0, sum[r][1] += x * b1;
+            for (int j = 0; j < vectors; j++) sum[r][j] += x * weight[j];
         }
     }
-#pragma GCC unroll 6
+#pragma GCC unroll 12
     for (int r = 0; r < rows; r++)
-        for (int j = 0; j < 2; j++) store(out + r * out_row + j * LANES, sum[r][j]);
+        for (int j = 0; j < vectors; j++) store(out + r * out_row + j * LANES, sum[r][j]);
 }
 
-static void product(int rows, const float *a, ptrdiff_t a_row, const float *b, int k, float *out, ptrdiff_t out_row,
-                    int adds) {
+static inline __attribute__((always_inline)) void rows_of(const int blocks, int rows, const float *a, ptrdiff_t a_row,
+                                                          const float *b, ptrdiff_t b_block, int k, float *out,
+                                                          ptrdiff_t out_row, int adds) {
     for (; rows >= ROWS; rows -= ROWS, a += ROWS * a_row, out += ROWS * out_row)
-        product_of(ROWS, a, a_row, b, k, out, out_row, adds);
-    for (; rows >= 4; rows -= 4, a += 4 * a_row, out += 4 * out_row) product_of(4, a, a_row, b, k, out, out_row, adds);
-    for (; rows >= 2; rows -= 2, a += 2 * a_row, out += 2 * out_row) product_of(2, a, a_row, b, k, out, out_row, adds);
-    for (; rows; rows--, a += a_row, out += out_row) product_of(1, a, a_row, b, k, out, out_row, adds);
+        product_of(ROWS, blocks, a, a_row, b, b_block, k, out, out_row, adds);
+    for (; rows >= 4; rows -= 4, a += 4 * a_row, out += 4 * out_row)
+        product_of(4, blocks, a, a_row, b, b_block, k, out, out_row, adds);
+    for (; rows >= 2; rows -= 2, a += 2 * a_row, out += 2 * out_row)
+        product_of(2, blocks, a, a_row, b, b_block, k, out, out_row, adds);
+    for (; rows; rows--, a += a_row, out += out_row) product_of(1, blocks, a, a_row, b, b_block, k, out, out_row, adds);
+}
+
+/* out[rows][c_out] (+)= a[rows][k] b[c_out / COLUMNS][k][COLUMNS]; from block to block of b it is `b_block` */
+static void product(int rows, const float *a, ptrdiff_t a_row, const float *b, ptrdiff_t b_block, int k, float *out,
+                    int c_out, int adds) {
+    int c = 0;
+    for (; c + BLOCKS * COLUMNS <= c_out; c += BLOCKS * COLUMNS, b += BLOCKS * b_block)
+        rows_of(BLOCKS, rows, a, a_row, b, b_block, k, out + c, c_out, adds);
+    for (; c < c_out; c += COLUMNS, b += b_block) rows_of(1, rows, a, a_row, b, b_block, k, out + c, c_out, adds);
 }
 
 static inline int padded_width(int w) { return (w + TILE - 1) / TILE * TILE + 2; }
@@ -179,11 +199,10 @@ static void transform(const Conv *k, float *patches, int first, int last, int si
 
 /* products[position][tile][c_out] of the positions from..to of `size` tiles */
 static void multiply(const Conv *k, const float *patches, float *products, int size, int from, int to) {
+    ptrdiff_t block = (ptrdiff_t)k->c_in * COLUMNS;
     for (int p = from; p < to; p++)
-        for (int c = 0; c < k->c_out; c += COLUMNS)
-            product(size, patches + p * stride(size, k->c_in), k->c_in,
-                    k->weight + ((ptrdiff_t)p * k->c_out + c) * k->c_in, k->c_in,
-                    products + p * stride(size, k->c_out) + c, k->c_out, 0);
+        product(size, patches + p * stride(size, k->c_in), k->c_in, k->weight + (ptrdiff_t)p * k->c_out * k->c_in, block,
+                k->c_in, products + p * stride(size, k->c_out), k->c_out, 0);
 }
 
 static void transform_back(const Conv *k, const float *products, int first, int last, int size, int from, int to) {
@@ -258,11 +277,10 @@ static void finish(const Step *s, const Task *t, ptrdiff_t pixel, int pixels) {
 static void halve(const Step *s, const Task *t) {
     int w = padded_width(2 * s->w);
     for (int y = part(s->h, t->thread, t->threads); y < part(s->h, t->thread + 1, t->threads); y++) {
-        for (int c = 0; c < s->c_out; c += COLUMNS)
-            for (int tap = 0; tap < 9; tap++)
-                product(s->w, t->memory + s->in + ((ptrdiff_t)(2 * y + tap / 3) * w + tap % 3) * s->c_in, 2 * s->c_in,
-                        t->weights + s->weight + ((ptrdiff_t)tap * s->c_out + c) * s->c_in, s->c_in,
-                        t->memory + s->out + (ptrdiff_t)y * s->w * s->c_out + c, s->c_out, tap > 0);
+        for (int tap = 0; tap < 9; tap++)
+            product(s->w, t->memory + s->in + ((ptrdiff_t)(2 * y + tap / 3) * w + tap % 3) * s->c_in, 2 * s->c_in,
+                    t->weights + s->weight + (ptrdiff_t)tap * s->c_out * s->c_in, (ptrdiff_t)s->c_in * COLUMNS, s->c_in,
+                    t->memory + s->out + (ptrdiff_t)y * s->w * s->c_out, s->c_out, tap > 0);
         finish(s, t, (ptrdiff_t)y * s->w, s->w);
     }
 }
@@ -273,14 +291,13 @@ static void conv1(const Step *s, const Task *t) {
     int from = part(pixels, t->thread, t->threads), to = part(pixels, t->thread + 1, t->threads);
     for (int p = from; p < to; p += BLOCK) {
         int size = smaller(BLOCK, to - p);
-        for (int c = 0; c < s->c_out; c += COLUMNS) {
-            const float *weight = t->weights + s->weight + (ptrdiff_t)c * s->c_in;
-            float *out = t->memory + s->out + (ptrdiff_t)p * s->c_out + c;
-            product(size, t->memory + s->in + (ptrdiff_t)p * s->c_first, s->c_first, weight, s->c_first, out, s->c_out, 0);
-            if (c_second)
-                product(size, t->memory + s->in2 + (ptrdiff_t)p * c_second, c_second, weight + COLUMNS * s->c_first,
-                        c_second, out, s->c_out, 1);
-        }
+        const float *weight = t->weights + s->weight;
+        float *out = t->memory + s->out + (ptrdiff_t)p * s->c_out;
+        ptrdiff_t block = (ptrdiff_t)s->c_in * COLUMNS;
+        product(size, t->memory + s->in + (ptrdiff_t)p * s->c_first, s->c_first, weight, block, s->c_first, out, s->c_out, 0);
+        if (c_second)
+            product(size, t->memory + s->in2 + (ptrdiff_t)p * c_second, c_second, weight + COLUMNS * s->c_first, block,
+                    c_second, out, s->c_out, 1);
     }
     finish(s, t, from, to - from);
 }
@@ -372,32 +389,43 @@ static void transform_gradient(const Conv *k, float *products, int first, int la
     }
 }
 
-/* out[r][0..COLUMNS) += sum over i < k of a[i][r] b[i][0..COLUMNS) */
-static inline __attribute__((always_inline)) void outer_of(const int rows, const float *restrict a, ptrdiff_t a_step,
+/* out[r][0..blocks COLUMNS) += sum over i < k of a[i][r] b[i][0..blocks COLUMNS) */
+static inline __attribute__((always_inline)) void outer_of(const int rows, const int blocks, const float *restrict a,
                                                            const float *restrict b, ptrdiff_t b_step, int k,
-                                                           float *restrict out, ptrdiff_t out_row) {
-    vec sum[ROWS][2];
-#pragma GCC unroll 6
+                                                           ptrdiff_t a_step, float *restrict out, ptrdiff_t out_row) {
+    const int vectors = blocks * VECTORS;
+    vec sum[ROWS][BLOCKS * VECTORS];
+#pragma GCC unroll 12
     for (int r = 0; r < rows; r++)
-        for (int j = 0; j < 2; j++) sum[r][j] = load(out + r * out_row + j * LANES);
+        for (int j = 0; j < vectors; j++) sum[r][j] = load(out + r * out_row + j * LANES);
     for (int i = 0; i < k; i++, a += a_step, b += b_step) {
-        vec b0 = load(b), b1 = load(b + LANES);
-#pragma GCC unroll 6
+        vec other[BLOCKS * VECTORS];
+        for (int j = 0; j < vectors; j++) other[j] = load(b + j * LANES);
+#pragma GCC unroll 12
         for (int r = 0; r < rows; r++) {
             vec x = all(a[r]);
-            sum[r][0] += x * b0, sum[r][1] += x * b1;
+            for (int j = 0; j < vectors; j++) sum[r][j] += x * other[j];
         }
     }
-#pragma GCC unroll 6
+#pragma GCC unroll 12
     for (int r = 0; r < rows; r++)
-        for (int j = 0; j < 2; j++) store(out + r * out_row + j * LANES, sum[r][j]);
+        for (int j = 0; j < vectors; j++) store(out + r * out_row + j * LANES, sum[r][j]);
 }
 
-static void outer(int rows, const float *a, ptrdiff_t a_step, const float *b, ptrdiff_t b_step, int k, float *out,
-                  ptrdiff_t out_row) {
-    for (; rows >= ROWS; rows -= ROWS, a += ROWS, out += ROWS * out_row)
-        outer_of(ROWS, a, a_step, b, b_step, k, out, out_row);
-    for (; rows >= 2; rows -= 2, a += 2, out += 2 * out_row) outer_of(2, a, a_step, b, b_step, k, out, out_row);
+static inline __attribute__((always_inline)) void outer_rows(const int blocks, const float *a, int c_in, const float *b,
+                                                             int k, float *out, int c_out) {
+    int rows = c_in;
+    for (; rows >= ROWS; rows -= ROWS, a += ROWS, out += ROWS * c_out)
+        outer_of(ROWS, blocks, a, b, c_out, k, c_in, out, c_out);
+    for (; rows >= 4; rows -= 4, a += 4, out += 4 * c_out) outer_of(4, blocks, a, b, c_out, k, c_in, out, c_out);
+    for (; rows >= 2; rows -= 2, a += 2, out += 2 * c_out) outer_of(2, blocks, a, b, c_out, k, c_in, out, c_out);
+}
+
+/* out[c_in][c_out] += a[k][c_in], transposed, times b[k][c_out] */
+static void outer(const float *a, int c_in, const float *b, int c_out, int k, float *out) {
+    int c = 0;
+    for (; c + BLOCKS * COLUMNS <= c_out; c += BLOCKS * COLUMNS) outer_rows(BLOCKS, a, c_in, b + c, k, out + c, c_out);
+    for (; c < c_out; c += COLUMNS) outer_rows(1, a, c_in, b + c, k, out + c, c_out);
 }
 
 /* Every thread takes the same images each time, and their sums are added in one order: a run can be repeated. */
@@ -418,9 +446,8 @@ static void gather_gradients(const Member *m) {
             transform(&k, patches, first, last, block, 0, b->c_in);
             transform_gradient(&k, products, first, last, block);
             for (int p = 0; p < POSITIONS; p++)
-                for (int c = 0; c < b->c_out; c += COLUMNS)
-                    outer(b->c_in, patches + p * stride(block, b->c_in), b->c_in, products + p * stride(block, b->c_out) + c,
-                          b->c_out, block, sums + (ptrdiff_t)p * b->c_in * b->c_out + c, b->c_out);
+                outer(patches + p * stride(block, b->c_in), b->c_in, products + p * stride(block, b->c_out), b->c_out, block,
+                      sums + (ptrdiff_t)p * b->c_in * b->c_out);
         }
     }
     if (n > 1) gate(m->team);

@@ -15,8 +15,8 @@ from diamond_core.world.denoiser import InnerModel
 from diamond_core.world.engine import ada_norms
 from diamond_core.world.reward_end import Encoder
 
-LANES, COLUMNS, BLOCK, GAP, TILE, POSITIONS = 8, 16, 24, 32, 4, 36
-"""As in the source."""
+LANES, COLUMNS, BLOCK, GAP, TILE, POSITIONS = 16, 16, 24, 32, 4, 36
+"""As in the source; LANES are the widest that it is compiled for."""
 Layer = Any
 """A module whose kind is known; torch's annotations of what modules hold know only `Module`."""
 KINDS = ("read", "statistics", "prepare", "conv3", "halve", "conv1", "attend", "write", "normalise", "pool")
@@ -225,7 +225,7 @@ class Writer(Program):
         qkv, out = attention.qkv_proj, attention.out_proj
         y = self.conv1([read], qkv.weight * scale[:, None, None, None], None if qkv.bias is None else qkv.bias * scale)
         mixed = self.image(x.c, x.h, x.w)
-        work = Image(0, 0, 0, x.h * x.w * (1 + x.c // attention.num_heads))
+        work = Image(0, 0, 0, x.h * x.w * (1 + 2 * x.c // attention.num_heads))
         self.add("attend", mixed, {"source": y, "work": work}, c_out=x.c, heads=attention.num_heads)
         return self.conv1([self.readable(mixed)], out.weight, out.bias, residual=x)
 
