@@ -200,7 +200,7 @@ def export(args: list[str]) -> None:
     import torch
 
     from diamond_core.diffusion.noise import schedule
-    from diamond_core.training.checkpoint import joined, save_checkpoint
+    from diamond_core.training.checkpoint import PUBLISHED_NAMES, joined, save_checkpoint, stages_before
     from diamond_core.training.library import load
 
     agent = load(c.checkpoint, "cpu")
@@ -218,6 +218,9 @@ def export(args: list[str]) -> None:
     sampler = replace(card.config.sampler, **chosen)
     schedule(sampler)  # says what cannot be
     card = replace(card, config=replace(card.config, sampler=sampler))
+    if c.policy_temperature != 1:
+        stages = [*stages_before(card, list(PUBLISHED_NAMES)), {"policy_temperature": c.policy_temperature}]
+        card = replace(card, training={**card.training, "stages": stages})
     save_checkpoint(c.out, agent, card, agent.starts, torch.float16 if c.half else torch.float32)
     size = sum(p.stat().st_size for p in c.out.iterdir()) / 2**20
     print(f"{agent.card.game} is in {c.out}, {size:.1f} MiB")

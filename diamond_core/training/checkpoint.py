@@ -68,7 +68,7 @@ def stages_before(card: Card | None, models: Sequence[str]) -> list[dict[str, An
     own = {name: card.training[name] for name in STAGE if name in card.training}
     stages = card.training.get("stages", [{"game": card.game, **own}])
     return [{**stage, "updates": {name: n for name, n in stage.get("updates", {}).items() if name in models}}
-            for stage in stages]
+            for stage in stages if "policy_temperature" not in stage or "actor_critic" in models]
 
 
 def joined(agent: Agent, other: Agent, name: str) -> Agent:
@@ -83,11 +83,12 @@ def joined(agent: Agent, other: Agent, name: str) -> Agent:
         same = next((s for s in stages if {**s, "updates": 0} == {**stage, "updates": 0}), None)
         if same is not None:
             same["updates"] = {**same["updates"], **stage["updates"]}
-        elif any(stage["updates"].values()):
+        elif any(stage["updates"].values()) or "policy_temperature" in stage:
             stages.append(stage)
     config = replace(card.config, **{name: getattr(its.config, name)})
     one = Agent(config, **{model: getattr(other if model == name else agent, model) for model in PUBLISHED_NAMES})
-    one.card = replace(card, config=config, training={**card.training, **summed(stages)}, metrics={})
+    training = {name: value for name, value in card.training.items() if name != "stages"}
+    one.card = replace(card, config=config, training={**training, **summed(stages)}, metrics={})
     one.starts = agent.starts
     return one
 

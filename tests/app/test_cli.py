@@ -177,6 +177,11 @@ def test_an_exported_agent_may_be_made_surer(home, tmp_path):
     assert plain.weight.abs().max() > 0
     torch.testing.assert_close(sure.weight, 4 * plain.weight)
     torch.testing.assert_close(sure.bias, 4 * plain.bias)
+    main(["export", str(home / "run"), "--actor-critic", str(tmp_path / "sure"), "--out", str(tmp_path / "joined")])
+    main(["export", str(tmp_path / "joined"), "--actor-critic", str(home / "run"), "--out", str(tmp_path / "back")])
+    for name, expected in (("sure", [0.25]), ("joined", [0.25]), ("back", [])):
+        stages = json.loads((tmp_path / name / "card.json").read_text())["training"].get("stages", [])
+        assert [s["policy_temperature"] for s in stages if "policy_temperature" in s] == expected
 
 
 def test_the_time_left_of_a_part_does_not_count_the_parts_before_it(monkeypatch):
