@@ -22,6 +22,7 @@ COMMANDS = {
     "evaluate returns": ("app.commands.evaluate", "returns", "the agent's score in the real game"),
     "evaluate fidelity": ("app.commands.evaluate", "fidelity", "how true the dream is, on held-out episodes"),
     "evaluate free": ("app.commands.evaluate", "free", "what becomes of dreams that are left alone"),
+    "evaluate events": ("app.commands.evaluate", "events", "do points and ends come to pass in the dream"),
     "evaluate schedules": ("app.commands.evaluate", "schedules", "which noise levels serve few denoising steps best"),
     "evaluate aggregate": ("app.commands.evaluate", "aggregate", "scores over games, with intervals"),
     "bench": ("app.commands.bench", "bench", "how fast everything runs on this machine, beside the plain path"),

@@ -15,6 +15,8 @@ from app.cli import parse
 
 if TYPE_CHECKING:
     from diamond_core.evaluation import FreeReport
+    from diamond_core.replay import Dataset
+    from diamond_core.world.dream import World
 
 
 @contextmanager
@@ -248,6 +250,64 @@ def told(report: FreeReport) -> list[str]:
 
 
 @dataclass(frozen=True)
+class EventsOf:
+    """Begins dreams shortly before real points and ends, takes the recorded actions, and counts those that come."""
+
+    checkpoint: Positional[str]
+    """A name, a checkpoint folder or a run."""
+    dataset: Path
+    """Episodes that the world was not trained on."""
+    ahead: int = 10
+    """Dreams begin 1 to so many steps before the event."""
+    moments: int = 64
+    """Of each kind, at most."""
+    denoising_steps: int | None = None
+    """Default: the checkpoint's."""
+    seed: int = 0
+    out: Path | None = None
+    """A JSON with the same numbers."""
+    device: str = "auto"
+
+
+def events(args: list[str]) -> None:
+    """Counts in reality, on real frames and in the dream, a line a kind of event."""
+    c: EventsOf = parse(EventsOf, "evaluate events", args)
+    if c.ahead < 1 or c.moments < 1:
+        raise ValueError(f"--ahead and --moments must be at least 1, got {c.ahead} and {c.moments}")
+    from diamond_core.evaluation import evaluate_events
+
+    world, dataset = world_and_play(c.checkpoint, c.dataset, c.denoising_steps, c.device)
+    with shown(" steps") as watch:
+        report = evaluate_events(world, dataset, c.ahead, c.moments, c.seed, watch)
+    print(f"{report.game}: dreams that begin 1 to {c.ahead} steps before an event")
+    for kind, found in report.kinds.items():
+        print(f"  {kind}: {found.windows} moments, {found.real} in reality, {found.on_real_frames:.1f} read off real "
+              f"frames, {found.in_dream:.1f} in the dream")
+    if c.out is not None:
+        c.out.write_text(json.dumps(report.to_json(), indent=1) + "\n")
+        print(f"written to {c.out}")
+
+
+def world_and_play(checkpoint: str, folder: Path, denoising_steps: int | None, device: str) -> tuple[World, Dataset]:
+    """A checkpoint's world on its fastest path, and a dataset of its game."""
+    from dataclasses import replace
+
+    from diamond_core.config import RuntimeConfig
+    from diamond_core.replay import Dataset, DatasetInfo
+    from diamond_core.training.library import load
+    from diamond_core.world.accelerate import accelerate
+
+    agent = load(checkpoint, device)
+    assert agent.card is not None
+    info = DatasetInfo(agent.card.game, tuple(agent.card.action_names), agent.config.frame_shape)
+    dataset = Dataset.open(folder, info)
+    sampler = replace(agent.config.sampler, num_steps=denoising_steps or agent.config.sampler.num_steps)
+    world = agent.world(sampler, RuntimeConfig(device=device))
+    accelerate(world, agent.config.frame_shape).wait()
+    return world, dataset
+
+
+@dataclass(frozen=True)
 class Schedules:
     """Compares the noise levels of one, two and three denoising steps on held-out episodes."""
 
@@ -264,22 +324,13 @@ class Schedules:
 def schedules(args: list[str]) -> None:
     """Prints the one-step and the long-run error of each schedule."""
     c: Schedules = parse(Schedules, "evaluate schedules", args)
-    from diamond_core.config import RuntimeConfig
     from diamond_core.evaluation.schedules import compare_schedules
-    from diamond_core.replay import Dataset, DatasetInfo
-    from diamond_core.training.library import load
-    from diamond_core.world.accelerate import accelerate
 
-    agent = load(c.checkpoint, c.device)
-    assert agent.card is not None
-    dataset = Dataset.open(c.dataset, DatasetInfo(agent.card.game, tuple(agent.card.action_names),
-                                                  agent.config.frame_shape))
-    world = agent.world(runtime=RuntimeConfig(device=c.device))
-    accelerate(world, agent.config.frame_shape).wait()
+    world, dataset = world_and_play(c.checkpoint, c.dataset, None, c.device)
     with shown(" schedules") as watch:
         found = compare_schedules(world, dataset, horizon=c.horizon, num_rollouts=c.rollouts, seed=c.seed, watch=watch)
     late = f"{c.horizon - c.horizon // 10 + 1} to {c.horizon}"
-    print(f"{agent.card.game}: PSNR in dB of the first step, and of steps {late}")
+    print(f"{dataset.info.game}: PSNR in dB of the first step, and of steps {late}")
     for row in found:
         sigmas = ", ".join(f"{sigma:.3g}" for sigma in row.sigmas)
         print(f"  {row.num_steps} steps  [{sigmas}]".ljust(36) + f"{row.one_step_psnr:7.2f} {row.long_psnr:7.2f}")

@@ -78,6 +78,7 @@ def test_help_needs_no_command(capsys):
     (["import", "absent.pt", "--game", "Breakout", "--out", "b"], "absent.pt is missing"),
     (["evaluate", "aggregate", "absent.json"], "absent.json"),
     (["export", "Pong", "--out", "d", "--policy-temperature", "0"], "--policy-temperature must be more than 0, got 0"),
+    (["evaluate", "events", "Pong", "--dataset", "d", "--ahead", "0"], "--ahead and --moments must be at least 1"),
     (["evaluate", "fidelity", "nothing", "--dataset", "d"], "no checkpoint"),
 ])
 def test_bad_input_is_one_line(capsys, tmp_path, monkeypatch, args, words):
@@ -167,6 +168,8 @@ def test_walk(capsys, home, tmp_path, monkeypatch):
     assert "copy-last" in out and (tmp_path / "report" / "fidelity.png").exists()
     score = json.loads((tmp_path / "toy-returns.json").read_text())
     (tmp_path / "pong.json").write_text(json.dumps({**score, "game": "Pong"}))
+    main(["evaluate", "events", "toy", "--dataset", str(home / "data"), "--moments", "4", "--out", "events.json"])
+    assert " in reality, " in capsys.readouterr().out and json.loads((tmp_path / "events.json").read_text())["kinds"]
     main(["evaluate", "aggregate", "pong.json"])
     assert "iqm" in capsys.readouterr().out
 
