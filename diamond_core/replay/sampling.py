@@ -32,6 +32,7 @@ class SegmentSampler:
         seed: int,
         event_share: float = 0.0,
         ahead: int = 0,
+        late: int | None = None,
         rank: int = 0,
         world_size: int = 1,
     ) -> None:
@@ -39,14 +40,16 @@ class SegmentSampler:
 
         `weights` are the odds of the age groups, oldest first; None draws episodes by their length. `event_share` of
         the segments are drawn around a rare reward or an end instead, or around one of the `ahead` steps before it,
-        each kind by the square root of its number. Of the batch that all processes draw alike, rows rank,
-        rank + world_size, ... are built.
+        each kind by the square root of its number. With `late`, the step that was drawn is among the last `late` ones
+        of a segment that does not run past the end. Else what follows an event is seen too often, and what comes later
+        seems rare: after a point in Pong there is no ball for a second, then it is served. Of the batch that all
+        processes draw alike, rows rank, rank + world_size, ... are built.
         """
         if not 0 <= rank < world_size <= batch_size:
             raise ValueError(f"expected 0 <= rank < world_size <= batch_size, got {rank}, {world_size}, {batch_size}")
         self.dataset, self.length, self.batch_size = dataset, length, batch_size
         self.weights, self.past_end, self.seed = weights, past_end, seed
-        self.event_share, self.ahead = event_share, ahead
+        self.event_share, self.ahead, self.late = event_share, ahead, late or length
         self._events: tuple[tuple[int, int], list[np.ndarray]] = ((0, 0), [])
         self.rows = slice(rank, None, world_size)
 
@@ -72,6 +75,7 @@ class SegmentSampler:
                 chosen = events[kinds[i]]
                 episodes[i], event = chosen[int(which[i] * len(chosen))]
                 steps[i] = max(0, event - int(before[i] * (self.ahead + 1)))
+                shifts[i] = int(where[i] * self.late)
         totals = lengths[episodes]
         if self.past_end:
             return episodes, steps - shifts

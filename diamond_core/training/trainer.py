@@ -146,7 +146,8 @@ class Trainer:
 
     def _denoiser(self) -> None:
         if not self.config.model_free:
-            self._learn_from_segments("denoiser", self.config.segment_length, past_end=False)
+            self._learn_from_segments("denoiser", self.config.segment_length, past_end=False,
+                                      late=self.config.denoising.num_autoregressive_steps + 2)
 
     def _reward_end(self) -> None:
         if not self.config.model_free:
@@ -181,9 +182,9 @@ class Trainer:
         learner.model.load_state_dict(learner.averaged.state_dict())
         self.learners["actor_critic"].catch_up()
 
-    def _learn_from_segments(self, name: str, length: int, past_end: bool) -> None:
+    def _learn_from_segments(self, name: str, length: int, past_end: bool, **events: int) -> None:
         learner = self.learners[name]
-        sampler = self._sampler(name, length, learner.config, past_end)
+        sampler = self._sampler(name, length, learner.config, past_end, **events)
         per_update = learner.config.accumulation
         start = learner.num_updates * per_update
         left = self._updates(name) - self.position.step
@@ -283,9 +284,9 @@ class Trainer:
 
         return ImaginedEnv(world, starts, n, c.imagination.horizon)
 
-    def _sampler(self, name: str, length: int, config: LearnerConfig, past_end: bool, ahead: int = 0) -> SegmentSampler:
+    def _sampler(self, name: str, length: int, config: LearnerConfig, past_end: bool, **events: int) -> SegmentSampler:
         return SegmentSampler(self.dataset, length, config.batch_size, weights=self.config.sampling_weights,
-                              past_end=past_end, seed=self._seed(name), event_share=config.event_share, ahead=ahead,
+                              past_end=past_end, seed=self._seed(name), event_share=config.event_share, **events,
                               rank=self.processes.rank, world_size=self.processes.world_size)
 
     def _on_device(self, batch: Batch) -> Batch:

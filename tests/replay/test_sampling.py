@@ -175,6 +175,15 @@ def test_a_segment_can_lie_some_steps_before_its_event(info, counter):
     assert set(last[episodes == 1]) == set(range(85, 104)) and set(last[episodes == 0]) == set(range(7))
 
 
+def test_an_event_can_lie_late_in_its_segment(info, counter):
+    dataset = Dataset(None, info)
+    rewards = torch.zeros(200)
+    rewards[100] = 1
+    dataset.add(replace(counter(200, finished=False), rewards=rewards))
+    _, starts = SegmentSampler(dataset, 7, 2000, past_end=False, seed=0, event_share=1.0, late=4).draw(0)
+    assert set(100 - starts) == {3, 4, 5, 6}
+
+
 def test_no_share_of_events_changes_no_draw(dataset):
     plain = SegmentSampler(dataset, 6, 16, past_end=False, seed=3)
     none = SegmentSampler(dataset, 6, 16, past_end=False, seed=3, event_share=0.0)
