@@ -16,6 +16,7 @@ from app.cli import parse
 if TYPE_CHECKING:
     from diamond_core.evaluation import FreeReport
     from diamond_core.replay import Dataset
+    from diamond_core.training.agent import Agent
     from diamond_core.world.dream import World
 
 
@@ -204,28 +205,17 @@ class Free:
 def free(args: list[str]) -> None:
     """Points, things and likeness, the dream beside reality."""
     c: Free = parse(Free, "evaluate free", args)
-    from dataclasses import replace
-
     from diamond_core.agent.policies import MIXED, RandomPolicy
     from diamond_core.agent.scripted import ScriptedPolicy
-    from diamond_core.config import RuntimeConfig
     from diamond_core.evaluation import evaluate_free
-    from diamond_core.replay import Dataset, DatasetInfo
-    from diamond_core.training.library import load
     from diamond_core.types import Policy
-    from diamond_core.world.accelerate import accelerate
 
-    agent = load(c.checkpoint, c.device)
-    assert agent.card is not None
-    game, names = agent.card.game, agent.card.action_names
-    dataset = Dataset.open(c.dataset, DatasetInfo(game, tuple(names), agent.config.frame_shape))
-    sampler = replace(agent.config.sampler, num_steps=c.denoising_steps or agent.config.sampler.num_steps)
-    world = agent.world(sampler, RuntimeConfig(device=c.device))
+    agent, world, dataset = world_and_play(c.checkpoint, c.dataset, c.denoising_steps, c.device)
+    game, names = dataset.info.game, dataset.info.action_names
     policies: dict[str, Callable[[int], Policy]] = {
         "random": lambda n: RandomPolicy(len(names), n, c.seed, MIXED),
         "scripted": lambda n: ScriptedPolicy(game, names, n, c.seed),
         "agent": lambda n: agent.policy(n, c.seed, world.runtime)}
-    accelerate(world, agent.config.frame_shape).wait()
     with shown(" steps") as watch:
         report = evaluate_free(world, policies[c.policy], dataset, c.steps, c.dreams, c.seed, c.policy, watch)
     for line in told(report):
@@ -276,7 +266,7 @@ def events(args: list[str]) -> None:
         raise ValueError(f"--ahead and --moments must be at least 1, got {c.ahead} and {c.moments}")
     from diamond_core.evaluation import evaluate_events
 
-    world, dataset = world_and_play(c.checkpoint, c.dataset, c.denoising_steps, c.device)
+    _, world, dataset = world_and_play(c.checkpoint, c.dataset, c.denoising_steps, c.device)
     with shown(" steps") as watch:
         report = evaluate_events(world, dataset, c.ahead, c.moments, c.seed, watch)
     print(f"{report.game}: dreams that begin 1 to {c.ahead} steps before an event")
@@ -288,8 +278,9 @@ def events(args: list[str]) -> None:
         print(f"written to {c.out}")
 
 
-def world_and_play(checkpoint: str, folder: Path, denoising_steps: int | None, device: str) -> tuple[World, Dataset]:
-    """A checkpoint's world on its fastest path, and a dataset of its game."""
+def world_and_play(checkpoint: str, folder: Path, denoising_steps: int | None, device: str
+                   ) -> tuple[Agent, World, Dataset]:
+    """A checkpoint, its world on the fastest path, and a dataset of its game."""
     from dataclasses import replace
 
     from diamond_core.config import RuntimeConfig
@@ -304,7 +295,7 @@ def world_and_play(checkpoint: str, folder: Path, denoising_steps: int | None, d
     sampler = replace(agent.config.sampler, num_steps=denoising_steps or agent.config.sampler.num_steps)
     world = agent.world(sampler, RuntimeConfig(device=device))
     accelerate(world, agent.config.frame_shape).wait()
-    return world, dataset
+    return agent, world, dataset
 
 
 @dataclass(frozen=True)
@@ -326,7 +317,7 @@ def schedules(args: list[str]) -> None:
     c: Schedules = parse(Schedules, "evaluate schedules", args)
     from diamond_core.evaluation.schedules import compare_schedules
 
-    world, dataset = world_and_play(c.checkpoint, c.dataset, None, c.device)
+    _, world, dataset = world_and_play(c.checkpoint, c.dataset, None, c.device)
     with shown(" schedules") as watch:
         found = compare_schedules(world, dataset, horizon=c.horizon, num_rollouts=c.rollouts, seed=c.seed, watch=watch)
     late = f"{c.horizon - c.horizon // 10 + 1} to {c.horizon}"
