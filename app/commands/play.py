@@ -86,6 +86,7 @@ def without_window(c: Play, reason: str) -> None:
     """The web player takes over; where it is not installed, or a video is asked for, a dream becomes a video."""
     from importlib.util import find_spec
 
+    from app.session.standing import place
     from diamond_core.training.library import installed
 
     if c.out is None and find_spec("gradio") is not None:
@@ -94,8 +95,7 @@ def without_window(c: Play, reason: str) -> None:
         print(f"no window here ({reason}): opening the web player", flush=True)
         web(["--device", c.device, "--steps", str(c.steps)])
         return
-    names = list(installed())
-    checkpoint = c.checkpoint or (names[0] if names else None)
+    checkpoint = c.checkpoint or min(installed(), key=lambda name: place(name, installed()[name]), default=None)
     if checkpoint is None:
         raise ValueError("no dream is installed: train one with diamond train --game Pong --run runs/Pong")
     missing = " nor a web player (pip install 'diamond-playground[web]')" if c.out is None else ""

@@ -16,7 +16,7 @@ from PIL import Image, UnidentifiedImageError
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from app.session.standing import UNMEASURED, Level, standing
+from app.session.standing import UNMEASURED, Level, place, standing
 from app.session.twin import rgb
 from diamond_core.config import AgentConfig
 from diamond_core.training.checkpoint import STARTS, Card, CheckpointError, read_card
@@ -46,9 +46,9 @@ class Entry:
 
 
 def entries() -> list[Entry]:
-    """All installed worlds that can be read, in the order of their names."""
+    """All installed worlds that can be read, the best first."""
     found = []
-    for name, path in sorted(installed().items(), key=lambda item: item[0].lower()):
+    for name, path in sorted(installed().items(), key=lambda item: place(*item)):
         try:
             found.append(entry(name, path))
         except CheckpointError:

@@ -38,3 +38,13 @@ def standing(checkpoint: Path) -> tuple[str, Level | None]:
         return UNMEASURED, None
     steps = true_for(report)
     return f"true for {steps} steps", "good" if steps >= GOOD else "fair" if steps >= FAIR else "poor"
+
+
+def place(name: str, checkpoint: Path) -> tuple[int, float, float, str]:
+    """What dreams are sorted by, the best first: level, then how seldom the player is lost, which a person notices
+    first, then how near the dream still is at its last measured step."""
+    report, (_, level) = report_of(checkpoint), standing(checkpoint)
+    if report is None or level is None:
+        return 3, 0.0, 0.0, name.lower()
+    known = [x for x in report["psnr"]["dream"]["mean"] if x is not None]
+    return ("good", "fair", "poor").index(level), report.get("player_off") or 0.0, -(known or [0.0])[-1], name.lower()

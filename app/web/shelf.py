@@ -14,7 +14,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from app.session.library import entry
-from app.session.standing import UNMEASURED, standing
+from app.session.standing import UNMEASURED, place, standing
 from app.web.protocol import png, webp
 from diamond_core.config import RuntimeConfig
 from diamond_core.training.agent import Agent
@@ -83,7 +83,7 @@ class Shelf:
     def offers(self) -> list[Offer]:
         """The installed dreams that can be dreamt, best first."""
         found = [offer for name, path in installed().items() if (offer := offer_of(name, path)) is not None]
-        return sorted(found, key=lambda o: ({"good": 0, "fair": 1, "poor": 2, None: 3}[o.level], o.title))
+        return sorted(found, key=lambda offer: place(offer.title, offer.path))
 
     def moments(self, run: str) -> list[tuple[str, str]]:
         """The saved moments of a run by the names under which they are opened, and a word on each, oldest first."""

@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from app.session.standing import report_of, standing, true_for
+from app.session.standing import place, report_of, standing, true_for
 
 
 @pytest.mark.parametrize(("steps", "level"), [(5, "poor"), (20, "fair"), (60, "good")])
@@ -21,3 +21,14 @@ def test_what_was_not_measured_is_not_judged(tmp_path):
     assert standing(tmp_path) == ("not measured yet", None)
     (tmp_path / "fidelity.json").write_text("{")
     assert report_of(tmp_path) is None
+
+
+def test_the_best_dream_comes_first(tmp_path):
+    measured = {"Lost": (45.0, 0.2), "Far": (30.0, 0.1), "near": (35.0, 0.1), "Held": (20.0, None), "new": None}
+    for name, numbers in measured.items():
+        (tmp_path / name).mkdir()
+        if numbers is not None:
+            psnr = {"dream": {"mean": [numbers[0]] * 100}, "copy_last": {"mean": [25.0] * 100}}
+            report = {"format": "diamond-fidelity-1", "psnr": psnr, "player_off": numbers[1]}
+            (tmp_path / name / "fidelity.json").write_text(json.dumps(report))
+    assert sorted(measured, key=lambda name: place(name, tmp_path / name)) == ["near", "Far", "Lost", "Held", "new"]
