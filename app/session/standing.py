@@ -8,6 +8,8 @@ from typing import Any, Literal
 
 GOOD, FAIR = 60, 15
 """Steps for which a good dream, and a fair one, is nearer to the truth than a frame that stands still."""
+LOST = 0.1
+"""A dream that loses the player in more of its rollouts than this comes behind those that do not."""
 UNMEASURED = "not measured yet"
 Level = Literal["good", "fair", "poor"]
 
@@ -40,11 +42,12 @@ def standing(checkpoint: Path) -> tuple[str, Level | None]:
     return f"true for {steps} steps", "good" if steps >= GOOD else "fair" if steps >= FAIR else "poor"
 
 
-def place(name: str, checkpoint: Path) -> tuple[int, float, float, str]:
-    """What dreams are sorted by, the best first: level, then how seldom the player is lost, which a person notices
-    first, then how near the dream still is at its last measured step."""
+def place(name: str, checkpoint: Path) -> tuple[int, bool, float, str]:
+    """What dreams are sorted by, the best first: level, then whether the player is kept, which a person notices first,
+    then how near the dream still is at its last measured step."""
     report, (_, level) = report_of(checkpoint), standing(checkpoint)
     if report is None or level is None:
-        return 3, 0.0, 0.0, name.lower()
+        return 3, False, 0.0, name.lower()
     known = [x for x in report["psnr"]["dream"]["mean"] if x is not None]
-    return ("good", "fair", "poor").index(level), report.get("player_off") or 0.0, -(known or [0.0])[-1], name.lower()
+    is_lost = (report.get("player_off") or 0.0) > LOST
+    return ("good", "fair", "poor").index(level), is_lost, -(known or [0.0])[-1], name.lower()

@@ -24,7 +24,7 @@ def test_what_was_not_measured_is_not_judged(tmp_path):
 
 
 def test_the_best_dream_comes_first(tmp_path):
-    measured = {"Lost": (45.0, 0.2), "Far": (30.0, 0.1), "near": (35.0, 0.1), "Held": (20.0, None), "new": None}
+    measured = {"Lost": (45.0, 0.2), "Far": (30.0, 0.0), "near": (35.0, 0.1), "Held": (20.0, None), "new": None}
     for name, numbers in measured.items():
         (tmp_path / name).mkdir()
         if numbers is not None:
