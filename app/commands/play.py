@@ -95,7 +95,8 @@ def without_window(c: Play, reason: str) -> None:
         print(f"no window here ({reason}): opening the web player", flush=True)
         web(["--device", c.device, "--steps", str(c.steps)])
         return
-    checkpoint = c.checkpoint or min(installed(), key=lambda name: place(name, installed()[name]), default=None)
+    found = installed()
+    checkpoint = c.checkpoint or min(found, key=lambda name: place(name, found[name]), default=None)
     if checkpoint is None:
         raise ValueError("no dream is installed: train one with diamond train --game Pong --run runs/Pong")
     missing = " nor a web player (pip install 'diamond-playground[web]')" if c.out is None else ""
