@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -41,6 +41,8 @@ LEAP = 12.0
 """What moves further in a step is not the same ball."""
 HIDDEN = 2.6
 """So near a wall, in 64ths, the ball is half hidden, and is taken to be where it was going."""
+NEAR = 9
+"""So near the line where the paddle meets it, in 64ths, the ball is about to be met, or just was."""
 MIN_COLOUR = 5.0
 """How far a pixel must stand out, in byte levels: a quarter of the ball covers its pixel."""
 
@@ -107,6 +109,12 @@ class Rules:
     """Steps by which the ball is met later than a straight line says."""
     strides: tuple[float, float] | None = None
     """The ball moves by multiples of these along rows and columns in a step, in 64ths: seen places are less exact."""
+
+    def meetings(self, frames: Tensor) -> Tensor:
+        """(n, 3, h, w) uint8 -> (m,) int64, the frames whose ball is near the player's paddle's line."""
+        ball, line = self.ball, int(self.meets) - NEAR
+        near = replace(ball, rows=(line, ball.rows[1])) if self.axis else replace(ball, columns=(line, ball.columns[1]))
+        return near.light(frames).flatten(1).any(1).nonzero()[:, 0]
 
 
 RULES = {

@@ -119,6 +119,12 @@ class Dataset:
         """(3,) int64: how many rewards are negative, zero and positive."""
         return _count((entry.episode.rewards.sign().long() + 1 for entry in self._entries), 3)
 
+    @property
+    def num_rare_rewards(self) -> int:
+        """Rewards of all signs but the most frequent one."""
+        counts = self.counts_rewards()
+        return int(counts.sum() - counts.max())
+
     def counts_ends(self) -> np.ndarray:
         """(2,) int64: how many steps went on and how many ended an episode."""
         return _count((entry.episode.ends.long() for entry in self._entries), 2)

@@ -12,6 +12,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 import numpy as np
 
 from diamond_core.replay.dataset import Dataset
+from diamond_core.replay.episode import Episode
 from diamond_core.replay.segment import collate
 from diamond_core.types import Batch
 
@@ -33,6 +34,7 @@ class SegmentSampler:
         event_share: float = 0.0,
         ahead: int = 0,
         late: int | None = None,
+        moments: Callable[[Episode], Sequence[int]] | None = None,
         rank: int = 0,
         world_size: int = 1,
     ) -> None:
@@ -40,16 +42,18 @@ class SegmentSampler:
 
         `weights` are the odds of the age groups, oldest first; None draws episodes by their length. `event_share` of
         the segments are drawn around a rare reward or an end instead, or around one of the `ahead` steps before it,
-        each kind by the square root of its number. With `late`, the step that was drawn is among the last `late` ones
-        of a segment that does not run past the end. Else what follows an event is seen too often, and what comes later
-        seems rare: after a point in Pong there is no ball for a second, then it is served. Of the batch that all
-        processes draw alike, rows rank, rank + world_size, ... are built.
+        each kind by the square root of its number; the steps of an episode that `moments` names are one more kind. With
+        `late`, the step that was drawn is among the last `late` ones of a segment that does not run past the end. Else
+        what follows an event is seen too often, and what comes later seems rare: after a point in Pong there is no ball
+        for a second, then it is served. Of the batch that all processes draw alike, rows rank, rank + world_size, ...
+        are built.
         """
         if not 0 <= rank < world_size <= batch_size:
             raise ValueError(f"expected 0 <= rank < world_size <= batch_size, got {rank}, {world_size}, {batch_size}")
         self.dataset, self.length, self.batch_size = dataset, length, batch_size
         self.weights, self.past_end, self.seed = weights, past_end, seed
         self.event_share, self.ahead, self.late = event_share, ahead, late or length
+        self.moments = moments or (lambda episode: ())
         self._events: tuple[tuple[int, int], list[np.ndarray]] = ((0, 0), [])
         self.rows = slice(rank, None, world_size)
 
@@ -82,8 +86,8 @@ class SegmentSampler:
         return episodes, np.minimum(totals, steps + 1 + shifts) - self.length
 
     def events(self) -> list[np.ndarray]:
-        """(m, 2) episode and step of every reward of a sign that is not the most frequent one, and of every end; one
-        array a kind, none empty."""
+        """(m, 2) episode and step of every reward of a sign that is not the most frequent one, of every end and moment;
+        one array a kind, none empty."""
         version = (self.dataset.num_episodes, self.dataset.num_steps)
         if self._events[0] != version:
             common = int(self.dataset.counts_rewards().argmax()) - 1
@@ -94,6 +98,8 @@ class SegmentSampler:
                     kinds.setdefault(f"reward {episode.rewards[t].sign():.0f}", []).append((i, t))
                 for t in episode.ends.nonzero()[:, 0].tolist():
                     kinds.setdefault("end", []).append((i, t))
+                for t in self.moments(episode):
+                    kinds.setdefault("moment", []).append((i, t))
             self._events = version, [np.array(kinds[kind]) for kind in sorted(kinds)]
         return self._events[1]
 

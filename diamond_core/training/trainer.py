@@ -32,6 +32,7 @@ from diamond_core.training.library import load
 from diamond_core.training.metrics import Metrics
 from diamond_core.training.progress import Bar, Pace, Position
 from diamond_core.training.run import Run
+from diamond_core.training.sight import meetings_of
 from diamond_core.types import Batch, VectorEnv
 from diamond_core.world.accelerate import accelerate
 from diamond_core.world.dream import World
@@ -79,6 +80,7 @@ class Trainer:
             self.dataset = dataset_of(config, run, self.action_names)
         self.collector: Collector | None = None
         self.rollouts: Rollouts | None = None
+        self._samplers: dict[str, SegmentSampler] = {}
         self._clock = self._saved_at = time.perf_counter()
         self._moment_at = -float("inf")
         self._restore()
@@ -119,7 +121,7 @@ class Trainer:
                 self.collector = self._make_collector(first)
             with self._bar("collect", c.first_min_steps if epoch == 1 else c.steps) as bar:
                 if epoch == 1:
-                    self._collect_first(bar)
+                    self._collect_first(self.collector, bar)
                 else:
                     self.collector.collect(c.steps, bar.advance)
         self.processes.barrier()
@@ -131,18 +133,12 @@ class Trainer:
         if self.last_epoch is None and self.dataset.num_steps >= c.total_steps:
             self.last_epoch = epoch + self.config.final_epochs
 
-    def _collect_first(self, bar: Bar) -> None:
+    def _collect_first(self, collector: Collector, bar: Bar) -> None:
         """At least the minimum, then on while rewards are rare, up to the maximum."""
-        c, collector = self.config.collection, self.collector
-        assert collector is not None
+        c = self.config.collection
         collector.collect(c.first_min_steps, bar.advance)
-        while self.dataset.num_steps < c.first_max_steps and self._rare_rewards() < c.first_min_rare_rewards:
+        while self.dataset.num_steps < c.first_max_steps and self.dataset.num_rare_rewards < c.first_min_rare_rewards:
             collector.collect(100, bar.advance)
-
-    def _rare_rewards(self) -> int:
-        """Rewards of all kinds but the most frequent one."""
-        counts = self.dataset.counts_rewards()
-        return int(counts.sum() - counts.max())
 
     def _denoiser(self) -> None:
         if not self.config.model_free:
@@ -285,9 +281,13 @@ class Trainer:
         return ImaginedEnv(world, starts, n, c.imagination.horizon)
 
     def _sampler(self, name: str, length: int, config: LearnerConfig, past_end: bool, **events: int) -> SegmentSampler:
-        return SegmentSampler(self.dataset, length, config.batch_size, weights=self.config.sampling_weights,
-                              past_end=past_end, seed=self._seed(name), event_share=config.event_share, **events,
-                              rank=self.processes.rank, world_size=self.processes.world_size)
+        if name not in self._samplers:  # it looks for events only where there is new data
+            moments = meetings_of(self.config.game) if config.meetings else None
+            self._samplers[name] = SegmentSampler(
+                self.dataset, length, config.batch_size, weights=self.config.sampling_weights, past_end=past_end,
+                seed=self._seed(name), event_share=config.event_share, moments=moments, **events,
+                rank=self.processes.rank, world_size=self.processes.world_size)
+        return self._samplers[name]
 
     def _on_device(self, batch: Batch) -> Batch:
         return batch.map(lambda x: x.to(self.runtime.device, non_blocking=True))
