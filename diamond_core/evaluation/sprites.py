@@ -5,14 +5,20 @@ Pong's and Breakout's colours are those by which the scripted players know ball 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 from diamond_core.agent.scripted import RULES, Thing
+from diamond_core.replay import Episode
 
 CHICKEN = Thing((8, 60), (18, 20), (0.5, 0.5, -1.0), 80.0)
 """The only yellow so bright where the left player crosses; now and then a yellow car is taken for one."""
 BLUE_CAR = Thing((28, 31), (0, 64), (-1.0, 0.0, 1.0), 0.0)
 """The car of its lane: reality never shows two."""
+DOWN = 2
+"""Freeway's button that makes it go back."""
+BUMP = (0.8, 12.0)
+"""So far, in 64ths, it goes back in a step when a car has hit it; further where it has crossed and begins again."""
 
 
 class Player(NamedTuple):
@@ -34,3 +40,22 @@ def player_of(game: str) -> Player | None:
     if game in RULES:
         return Player(RULES[game].paddle, RULES[game].axis)
     return Player(CHICKEN, 0) if game == "Freeway" else None
+
+
+def meetings_of(game: str) -> Callable[[Episode], list[int]]:
+    """What finds the steps of an episode at which the player meets something: a ball near the paddle, a car."""
+    if game in RULES:
+        return lambda episode: RULES[game].meetings(episode.frames[:-1]).tolist()
+    if game == "Freeway":
+        return hits
+    raise ValueError(f"nobody knows how to see meetings in {game}: leave meetings out, or train on one of "
+                     f"{', '.join([*RULES, 'Freeway'])}")
+
+
+def hits(episode: Episode) -> list[int]:
+    """The steps at which Freeway's chicken goes back and nobody told it to: a car has hit it."""
+    rows = CHICKEN.find(episode.frames)[:, 0]
+    falls = rows.diff()
+    told = episode.actions == DOWN
+    told[1:] |= told[:-1].clone()
+    return ((falls > BUMP[0]) & (falls < BUMP[1]) & ~told).nonzero()[:, 0].tolist()

@@ -6,15 +6,12 @@ thousand updates; where each of them is takes a few hundred, and from there the 
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import torch
 from torch import Tensor, nn
 
 from diamond_core.agent.actor_critic import ActorCritic, unrolled
-from diamond_core.agent.scripted import RULES, Rules
+from diamond_core.agent.scripted import Rules
 from diamond_core.pixels import to_unit
-from diamond_core.replay import Episode
 from diamond_core.types import Batch
 
 
@@ -42,14 +39,6 @@ def places(rules: Rules, frames: Tensor) -> Tensor:
     flat = frames.flatten(0, 1)
     ball, paddle = rules.ball.find(flat), rules.paddle.find(flat)[:, rules.axis:rules.axis + 1]
     return (torch.cat([ball, paddle], dim=1) / 16 - 2).view(*frames.shape[:2], 3)
-
-
-def meetings_of(game: str) -> Callable[[Episode], list[int]]:
-    """What finds the steps of an episode at which the ball is near the player's paddle."""
-    if game not in RULES:
-        raise ValueError(f"no scripted player knows where ball and paddle are in {game}: leave meetings out, or train "
-                         f"on one of {', '.join(RULES)}")
-    return lambda episode: RULES[game].meetings(episode.frames[:-1]).tolist()
 
 
 def sight_loss(sight: Sight, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:

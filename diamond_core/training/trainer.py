@@ -21,6 +21,7 @@ from diamond_core.config import LearnerConfig, TrainConfig
 from diamond_core.device import keep_memory, resolve
 from diamond_core.envs import action_names, make_env
 from diamond_core.evaluation.returns import human_normalised, play_episodes
+from diamond_core.evaluation.sprites import meetings_of
 from diamond_core.replay import Prefetcher, SegmentSampler
 from diamond_core.training.agent import Agent
 from diamond_core.training.build import MODELS, dataset_of, learners_of, player_of, rollouts_of, starts_of, teacher_of
@@ -32,7 +33,6 @@ from diamond_core.training.library import load
 from diamond_core.training.metrics import Metrics
 from diamond_core.training.progress import Bar, Pace, Position
 from diamond_core.training.run import Run
-from diamond_core.training.sight import meetings_of
 from diamond_core.types import Batch, VectorEnv
 from diamond_core.world.accelerate import accelerate
 from diamond_core.world.dream import World

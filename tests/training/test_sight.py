@@ -11,10 +11,9 @@ from diamond_core.agent.scripted import RULES
 from diamond_core.config import ActingConfig, ActorCriticConfig, WatchingConfig
 from diamond_core.device import resolve
 from diamond_core.presets import tiny
-from diamond_core.replay import Episode
 from diamond_core.training.build import learners_of
 from diamond_core.training.library import load
-from diamond_core.training.sight import Sight, meetings_of, places, sight_loss
+from diamond_core.training.sight import Sight, places, sight_loss
 from diamond_core.types import Batch
 from tests.conftest import EXACT
 
@@ -95,16 +94,6 @@ def test_games_without_a_script_are_refused_in_one_line():
     grey = config()
     with pytest.raises(ValueError, match="colour"):
         learners_of(replace(grey, agent=replace(grey.agent, image_channels=1)), PONG, resolve(EXACT), 1, None)
-
-
-def test_meetings_are_where_the_ball_is_near_the_paddle():
-    rows, columns = torch.full((1, 8), 30), torch.tensor([[10, 40, 44, 48, 52, 57, 50, 48]])
-    frames = drawn(rows, columns, torch.full((1, 8), 20))[0]
-    zeros = torch.zeros(7)
-    episode = Episode(frames, zeros.long(), zeros, zeros.bool(), zeros.bool())
-    assert meetings_of("Pong")(episode) == [3, 4, 5, 6], "the last frame has no action"
-    with pytest.raises(ValueError, match="where ball and paddle are in Freeway"):
-        meetings_of("Freeway")
 
 
 def test_a_run_sees_first_and_its_card_says_so(tmp_path):

@@ -1,0 +1,48 @@
+"""What the player meets is seen in drawn frames."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from diamond_core.evaluation.sprites import meetings_of
+from diamond_core.replay import Episode
+
+
+def episode(frames: Tensor, actions: list[int]) -> Episode:
+    zeros = torch.zeros(len(actions))
+    return Episode(frames, torch.tensor(actions), zeros, zeros.bool(), zeros.bool())
+
+
+def ground(length: int, *colour: int) -> Tensor:
+    return torch.tensor(colour, dtype=torch.uint8).view(3, 1, 1).repeat(length, 1, 64, 64)
+
+
+def test_pongs_ball_meets_the_players_paddle_only():
+    frames = ground(8, 144, 72, 17)
+    for frame, column in zip(frames, (10, 40, 44, 46, 52, 57, 30, 50), strict=True):
+        frame[:, 30:32, column:column + 2] = 236
+        frame[:, 20:28, 56:58] = torch.tensor([92, 186, 92]).view(3, 1, 1)
+    assert meetings_of("Pong")(episode(frames, [0] * 7)) == [3, 4, 5], "the last frame has no action"
+
+
+def test_breakouts_ball_meets_the_paddle_below():
+    frames = ground(4, 0, 0, 0)
+    for frame, row in zip(frames, (30, 44, 50, 55), strict=True):
+        frame[0, row:row + 2, 20] = 200
+    assert meetings_of("Breakout")(episode(frames, [0] * 3)) == [2]
+
+
+def test_freeways_chicken_is_hit_where_it_goes_back_untold():
+    rows = [50, 48, 50, 51, 53, 12, 50, 48, 50]
+    frames = ground(len(rows), 142, 142, 142)
+    for frame, row in zip(frames, rows, strict=True):
+        frame[:, row:row + 2, 18:20] = torch.tensor([252, 252, 84]).view(3, 1, 1)
+    # told at steps 2 and 3, which shows for one more; from 12 to 50 it has crossed
+    assert meetings_of("Freeway")(episode(frames, [1, 1, 2, 1, 1, 1, 1, 1])) == [1, 7]
+
+
+def test_other_games_are_refused_in_one_line():
+    with pytest.raises(ValueError, match="see meetings in Boxing: leave meetings out, or train on one of Pong"):
+        meetings_of("Boxing")
