@@ -187,8 +187,8 @@ class LearnerConfig:
     """Share of the segments that are drawn around a rare reward or an episode's end, each kind by the square root of
     its number; of the actor-critic's dreams, the share that begins shortly before one. 0 is the paper's."""
     meetings: bool = False
-    """Where the player is about to meet something, or has just met it, is an event too: ball and paddle in Pong and
-    Breakout, a car in Freeway."""
+    """With an event share, moments when the player is about to meet something, or has just met it, are events too: ball
+    and paddle in Pong and Breakout, a car in Freeway."""
     learning_rate: float = 1e-4
     warmup: int = 100
     """Updates over which the learning rate rises from 0; constant afterwards."""

@@ -281,7 +281,7 @@ class Trainer:
         return ImaginedEnv(world, starts, n, c.imagination.horizon)
 
     def _sampler(self, name: str, length: int, config: LearnerConfig, past_end: bool, **events: int) -> SegmentSampler:
-        if name not in self._samplers:  # it looks for events only where there is new data
+        if name not in self._samplers:  # kept, for it looks for events again only when there is new data
             moments = meetings_of(self.config.game) if config.meetings else None
             self._samplers[name] = SegmentSampler(
                 self.dataset, length, config.batch_size, weights=self.config.sampling_weights, past_end=past_end,
