@@ -186,9 +186,9 @@ class LearnerConfig:
     event_share: float = 0.0
     """Share of the segments that are drawn around a rare reward or an episode's end, each kind by the square root of
     its number; of the actor-critic's dreams, the share that begins shortly before one. 0 is the paper's."""
-    meetings: bool = False
-    """With an event share, moments when the player is about to meet something, or has just met it, are events too: ball
-    and paddle in Pong and Breakout, a car in Freeway."""
+    meetings: tuple[str, ...] = ()
+    """With an event share, kinds of moments that are events too: near = the ball near the player's paddle and serve = a
+    ball that comes, in Pong and Breakout; hit = a car hits Freeway's chicken."""
     learning_rate: float = 1e-4
     warmup: int = 100
     """Updates over which the learning rate rises from 0; constant afterwards."""

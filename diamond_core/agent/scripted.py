@@ -43,6 +43,8 @@ HIDDEN = 2.6
 """So near a wall, in 64ths, the ball is half hidden, and is taken to be where it was going."""
 NEAR = 9
 """So near the line where the paddle meets it, in 64ths, the ball is about to be met, or just was."""
+AWAY = 4
+"""A ball that comes after so many frames without one has been served."""
 MIN_COLOUR = 5.0
 """How far a pixel must stand out, in byte levels: a quarter of the ball covers its pixel."""
 
@@ -115,6 +117,14 @@ class Rules:
         ball, line = self.ball, int(self.meets) - NEAR
         near = replace(ball, rows=(line, ball.rows[1])) if self.axis else replace(ball, columns=(line, ball.columns[1]))
         return near.light(frames).flatten(1).any(1).nonzero()[:, 0]
+
+    def serves(self, frames: Tensor) -> Tensor:
+        """(n, 3, h, w) uint8 -> (m,) int64, the frames with a ball after some without."""
+        seen = self.ball.light(frames).flatten(1).any(1)
+        served = seen & (torch.arange(len(seen), device=seen.device) >= AWAY)
+        for ago in range(1, AWAY + 1):
+            served[ago:] &= ~seen[:-ago]
+        return served.nonzero()[:, 0]
 
 
 RULES = {

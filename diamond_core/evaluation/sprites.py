@@ -5,7 +5,7 @@ Pong's and Breakout's colours are those by which the scripted players know ball 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from diamond_core.agent.scripted import RULES, Thing
@@ -42,14 +42,17 @@ def player_of(game: str) -> Player | None:
     return Player(CHICKEN, 0) if game == "Freeway" else None
 
 
-def meetings_of(game: str) -> Callable[[Episode], list[int]]:
-    """What finds the steps of an episode at which the player meets something: a ball near the paddle, a car."""
+def meetings_of(game: str, kinds: Sequence[str]) -> Callable[[Episode], dict[str, list[int]]]:
+    """What finds the steps of an episode at which something of these kinds happens: see `LearnerConfig.meetings`."""
+    seen: dict[str, Callable[[Episode], list[int]]] = {"hit": hits} if game == "Freeway" else {}
     if game in RULES:
-        return lambda episode: RULES[game].meetings(episode.frames[:-1]).tolist()
-    if game == "Freeway":
-        return hits
-    raise ValueError(f"nobody knows how to see meetings in {game}: leave meetings out, or train on one of "
-                     f"{', '.join([*RULES, 'Freeway'])}")
+        rules = RULES[game]
+        seen = {"near": lambda episode: rules.meetings(episode.frames[:-1]).tolist(),
+                "serve": lambda episode: rules.serves(episode.frames[:-1]).tolist()}
+    if not set(kinds) <= set(seen):
+        raise ValueError(f"expected meetings that can be seen in {game} ({', '.join(seen) or 'none'}), "
+                         f"got {' '.join(kinds)}")
+    return lambda episode: {kind: seen[kind](episode) for kind in kinds}
 
 
 def hits(episode: Episode) -> list[int]:

@@ -6,7 +6,7 @@ Source: SPEC 7, "Batches".
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 
 import numpy as np
@@ -34,7 +34,7 @@ class SegmentSampler:
         event_share: float = 0.0,
         ahead: int = 0,
         late: int | None = None,
-        moments: Callable[[Episode], Sequence[int]] | None = None,
+        moments: Callable[[Episode], Mapping[str, Sequence[int]]] | None = None,
         rank: int = 0,
         world_size: int = 1,
     ) -> None:
@@ -42,7 +42,7 @@ class SegmentSampler:
 
         `weights` are the odds of the age groups, oldest first; None draws episodes by their length. `event_share` of
         the segments are drawn around a rare reward or an end instead, or around one of the `ahead` steps before it,
-        each kind by the square root of its number; the steps of an episode that `moments` names are one more kind. With
+        each kind by the square root of its number; the steps of an episode that `moments` names are more kinds. With
         `late`, the step that was drawn is among the last `late` ones of a segment that does not run past the end. Else
         what follows an event is seen too often, and what comes later seems rare: after a point in Pong there is no ball
         for a second, then it is served. Of the batch that all processes draw alike, rows rank, rank + world_size, ...
@@ -53,7 +53,7 @@ class SegmentSampler:
         self.dataset, self.length, self.batch_size = dataset, length, batch_size
         self.weights, self.past_end, self.seed = weights, past_end, seed
         self.event_share, self.ahead, self.late = event_share, ahead, late or length
-        self.moments = moments or (lambda episode: ())
+        self.moments = moments or (lambda episode: {})
         self._events: tuple[tuple[int, int], list[np.ndarray]] = ((0, 0), [])
         self.rows = slice(rank, None, world_size)
 
@@ -98,9 +98,9 @@ class SegmentSampler:
                     kinds.setdefault(f"reward {episode.rewards[t].sign():.0f}", []).append((i, t))
                 for t in episode.ends.nonzero()[:, 0].tolist():
                     kinds.setdefault("end", []).append((i, t))
-                for t in self.moments(episode):
-                    kinds.setdefault("moment", []).append((i, t))
-            self._events = version, [np.array(kinds[kind]) for kind in sorted(kinds)]
+                for kind, steps in self.moments(episode).items():
+                    kinds.setdefault(kind, []).extend((i, t) for t in steps)
+            self._events = version, [np.array(kinds[kind]) for kind in sorted(kinds) if kinds[kind]]
         return self._events[1]
 
 

@@ -282,7 +282,7 @@ class Trainer:
 
     def _sampler(self, name: str, length: int, config: LearnerConfig, past_end: bool, **events: int) -> SegmentSampler:
         if name not in self._samplers:  # kept, for it looks for events again only when there is new data
-            moments = meetings_of(self.config.game) if config.meetings else None
+            moments = meetings_of(self.config.game, config.meetings) if config.meetings else None
             self._samplers[name] = SegmentSampler(
                 self.dataset, length, config.batch_size, weights=self.config.sampling_weights, past_end=past_end,
                 seed=self._seed(name), event_share=config.event_share, moments=moments, **events,

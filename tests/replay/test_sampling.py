@@ -184,12 +184,12 @@ def test_an_event_can_lie_late_in_its_segment(info, counter):
     assert set(100 - starts) == {3, 4, 5, 6}
 
 
-def test_moments_are_one_more_kind_of_event(info, counter):
+def test_moments_are_more_kinds_of_event(info, counter):
     dataset = Dataset(None, info)
     for finished in (True, False):
         dataset.add(replace(counter(50, finished), rewards=torch.zeros(50)))
     sampler = SegmentSampler(dataset, 4, 2000, weights=None, past_end=True, seed=0, event_share=1.0,
-                             moments=lambda episode: [] if episode.finished else [7, 8, 9, 30])
+                             moments=lambda episode: {"hit": [] if episode.finished else [7, 8, 9, 30], "never": []})
     assert [events.tolist() for events in sampler.events()] == [[[0, 49]], [[1, 7], [1, 8], [1, 9], [1, 30]]]
     episodes, _ = sampler.draw(0)
     assert abs(episodes.mean() - 2 / 3) < 0.03, "by the roots of 1 and 4"
