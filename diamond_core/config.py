@@ -186,7 +186,7 @@ class LearnerConfig:
     event_share: float = 0.0
     """Share of the segments that are drawn around a rare reward or an episode's end, each kind by the square root of
     its number; of the actor-critic's dreams, the share that begins shortly before one. 0 is the paper's."""
-    meetings: tuple[str, ...] = ()
+    moments: tuple[str, ...] = ()
     """With an event share, kinds of moments that are events too: near = the ball near the player's paddle and serve = a
     ball that comes, in Pong and Breakout; hit = a car hits Freeway's chicken."""
     learning_rate: float = 1e-4

@@ -42,15 +42,15 @@ def player_of(game: str) -> Player | None:
     return Player(CHICKEN, 0) if game == "Freeway" else None
 
 
-def meetings_of(game: str, kinds: Sequence[str]) -> Callable[[Episode], dict[str, list[int]]]:
-    """What finds the steps of an episode at which something of these kinds happens: see `LearnerConfig.meetings`."""
+def moments_of(game: str, kinds: Sequence[str]) -> Callable[[Episode], dict[str, list[int]]]:
+    """What finds the steps of an episode at which something of these kinds happens: see `LearnerConfig.moments`."""
     seen: dict[str, Callable[[Episode], list[int]]] = {"hit": hits} if game == "Freeway" else {}
     if game in RULES:
         rules = RULES[game]
         seen = {"near": lambda episode: rules.meetings(episode.frames[:-1]).tolist(),
                 "serve": lambda episode: rules.serves(episode.frames[:-1]).tolist()}
     if not set(kinds) <= set(seen):
-        raise ValueError(f"expected meetings that can be seen in {game} ({', '.join(seen) or 'none'}), "
+        raise ValueError(f"expected moments that can be seen in {game} ({', '.join(seen) or 'none'}), "
                          f"got {' '.join(kinds)}")
     return lambda episode: {kind: seen[kind](episode) for kind in kinds}
 

@@ -63,7 +63,8 @@ class Run:
             raise RunError(f"{self.folder} holds no run: expected {self._config_path.name}; begin one without --resume"
                            ) from None
         except (json.JSONDecodeError, cattrs.BaseValidationError) as error:
-            raise RunError(f"{self._config_path} is damaged: restore it or begin another run") from error
+            raise RunError(f"{self._config_path} is damaged, or another version wrote it: restore it, go on with "
+                           "that version, or begin another run") from error
 
     def lock(self) -> FileLock:
         """Held while a process trains here. Raises RunError if another one does."""

@@ -21,7 +21,7 @@ from diamond_core.config import LearnerConfig, TrainConfig
 from diamond_core.device import keep_memory, resolve
 from diamond_core.envs import action_names, make_env
 from diamond_core.evaluation.returns import human_normalised, play_episodes
-from diamond_core.evaluation.sprites import meetings_of
+from diamond_core.evaluation.sprites import moments_of
 from diamond_core.replay import Prefetcher, SegmentSampler
 from diamond_core.training.agent import Agent
 from diamond_core.training.build import MODELS, dataset_of, learners_of, player_of, rollouts_of, starts_of, teacher_of
@@ -282,7 +282,7 @@ class Trainer:
 
     def _sampler(self, name: str, length: int, config: LearnerConfig, past_end: bool, **events: int) -> SegmentSampler:
         if name not in self._samplers:  # kept, for it looks for events again only when there is new data
-            moments = meetings_of(self.config.game, config.meetings) if config.meetings else None
+            moments = moments_of(self.config.game, config.moments) if config.moments else None
             self._samplers[name] = SegmentSampler(
                 self.dataset, length, config.batch_size, weights=self.config.sampling_weights, past_end=past_end,
                 seed=self._seed(name), event_share=config.event_share, moments=moments, **events,

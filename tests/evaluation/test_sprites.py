@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from diamond_core.evaluation.sprites import meetings_of
+from diamond_core.evaluation.sprites import moments_of
 from diamond_core.replay import Episode
 
 
@@ -24,7 +24,7 @@ def test_pongs_ball_meets_the_players_paddle_only():
     for frame, column in zip(frames, (10, 40, 44, 46, 52, 57, 30, 50), strict=True):
         frame[:, 30:32, column:column + 2] = 236
         frame[:, 20:28, 56:58] = torch.tensor([92, 186, 92]).view(3, 1, 1)
-    near = meetings_of("Pong", ["near"])(episode(frames, [0] * 7))["near"]
+    near = moments_of("Pong", ["near"])(episode(frames, [0] * 7))["near"]
     assert near == [3, 4, 5], "the last frame has no action"
 
 
@@ -32,13 +32,13 @@ def test_breakouts_ball_meets_the_paddle_below():
     frames = ground(4, 0, 0, 0)
     for frame, row in zip(frames, (30, 44, 50, 55), strict=True):
         frame[0, row:row + 2, 20] = 200
-    assert meetings_of("Breakout", ["near", "serve"])(episode(frames, [0] * 3)) == {"near": [2], "serve": []}
+    assert moments_of("Breakout", ["near", "serve"])(episode(frames, [0] * 3)) == {"near": [2], "serve": []}
 
 
 def test_a_ball_after_four_frames_without_one_is_served():
     frames = ground(16, 0, 0, 0)
     frames[[4, 8, 9, 14], 0, 33:35, 20] = 200
-    assert meetings_of("Breakout", ["serve"])(episode(frames, [0] * 15)) == {"serve": [4, 14]}
+    assert moments_of("Breakout", ["serve"])(episode(frames, [0] * 15)) == {"serve": [4, 14]}
 
 
 def test_freeways_chicken_is_hit_where_it_goes_back_untold():
@@ -47,11 +47,11 @@ def test_freeways_chicken_is_hit_where_it_goes_back_untold():
     for frame, row in zip(frames, rows, strict=True):
         frame[:, row:row + 2, 18:20] = torch.tensor([252, 252, 84]).view(3, 1, 1)
     # told at steps 2 and 3, which shows for one more; from 12 to 50 it has crossed
-    assert meetings_of("Freeway", ["hit"])(episode(frames, [1, 1, 2, 1, 1, 1, 1, 1])) == {"hit": [1, 7]}
+    assert moments_of("Freeway", ["hit"])(episode(frames, [1, 1, 2, 1, 1, 1, 1, 1])) == {"hit": [1, 7]}
 
 
 def test_other_games_are_refused_in_one_line():
     with pytest.raises(ValueError, match=r"seen in Boxing \(none\), got near"):
-        meetings_of("Boxing", ["near"])
+        moments_of("Boxing", ["near"])
     with pytest.raises(ValueError, match=r"seen in Pong \(near, serve\), got near hit"):
-        meetings_of("Pong", ["near", "hit"])
+        moments_of("Pong", ["near", "hit"])
