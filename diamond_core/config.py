@@ -95,7 +95,7 @@ class AgentConfig:
     """Everything a checkpoint needs to know of its three networks besides the number of actions."""
 
     image_channels: int = 3
-    """3 = colour, 1 = grey."""
+    """3 = colour, which every game gives; a world from elsewhere may have another number."""
     image_size: tuple[int, int] = (64, 64)
     """Height and width of a frame."""
     denoiser: DenoiserConfig = field(default_factory=DenoiserConfig)

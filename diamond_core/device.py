@@ -66,8 +66,7 @@ def resolve(config: RuntimeConfig = RuntimeConfig()) -> Runtime:
 def find_device(name: str) -> torch.device:
     """`auto` is the best there is; any other name must exist."""
     if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else
-                            "mps" if torch.backends.mps.is_available() else "cpu")
+        name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
     try:
         device = torch.device(name)
     except RuntimeError as error:
@@ -76,7 +75,8 @@ def find_device(name: str) -> torch.device:
              "mps": torch.backends.mps.is_available()}.get(device.type, False)
     if not there:
         raise ValueError(f"device '{name}' is not on this machine: use auto or cpu")
-    return device
+    # by number, for every thread has a "current" one of its own
+    return torch.device("cuda", torch.cuda.current_device()) if str(device) == "cuda" else device
 
 
 def has_bfloat16(device: torch.device) -> bool:

@@ -22,18 +22,19 @@ class Recorded:
 
     def __init__(self, f: Tensors, inputs: Sequence[Tensor]) -> None:
         self._inputs = [x.clone() for x in inputs]
-        luck = torch.cuda.get_rng_state()
-        side = torch.cuda.Stream()
-        side.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(side):
-            for _ in range(NUM_REHEARSALS):
-                f(*self._inputs)
-        torch.cuda.current_stream().wait_stream(side)
-        self._graph = torch.cuda.CUDAGraph()
-        # other threads may go on with work of their own meanwhile
-        with torch.cuda.graph(self._graph, capture_error_mode="thread_local"):
-            self._outputs = list(f(*self._inputs))
-        torch.cuda.set_rng_state(luck)
+        with torch.cuda.device(self._inputs[0].device):  # where they are, which may not be the thread's current one
+            luck = torch.cuda.get_rng_state()
+            side = torch.cuda.Stream()
+            side.wait_stream(torch.cuda.current_stream())
+            with torch.cuda.stream(side):
+                for _ in range(NUM_REHEARSALS):
+                    f(*self._inputs)
+            torch.cuda.current_stream().wait_stream(side)
+            self._graph = torch.cuda.CUDAGraph()
+            # other threads may go on with work of their own meanwhile
+            with torch.cuda.graph(self._graph, capture_error_mode="thread_local"):
+                self._outputs = list(f(*self._inputs))
+            torch.cuda.set_rng_state(luck)
 
     def __call__(self, *inputs: Tensor) -> list[Tensor]:
         """The recording's own outputs: the next call overwrites them."""

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from diamond_core.config import RuntimeConfig
-from diamond_core.device import SWITCH, has_bfloat16, resolve, trim_memory
+from diamond_core.device import SWITCH, find_device, has_bfloat16, resolve, trim_memory
 
 
 def test_instructions_that_are_switched_off_are_not_counted_on(monkeypatch):
@@ -22,6 +22,13 @@ def test_instructions_that_are_switched_off_are_not_counted_on(monkeypatch):
         assert not has_bfloat16(cpu) and resolve(RuntimeConfig("cpu")).dtype == torch.float32
     monkeypatch.setenv(SWITCH, "avx512_core_amx")
     assert has_bfloat16(cpu)
+
+
+def test_a_gpu_is_named_by_number_since_every_thread_has_a_current_one_of_its_own(monkeypatch):
+    for name, value in (("is_available", True), ("device_count", 2), ("current_device", 1)):
+        monkeypatch.setattr(torch.cuda, name, lambda value=value: value)
+    found = [str(find_device(name)) for name in ("auto", "cuda", "cuda:0", "cpu")]
+    assert found == ["cuda:1", "cuda:1", "cuda:0", "cpu"]
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only glibc can be told to")

@@ -47,6 +47,12 @@ def learners_of(config: TrainConfig, names: list[str], runtime: Runtime, world_s
     if config.actor_critic.passes * config.actor_critic.parts > 1 and not config.returns.clip:
         raise ValueError("a rollout that is learned from more than once was played by an older agent: add "
                          "--returns.clip 0.2")
+    if config.agent.image_channels != 3:
+        raise ValueError(f"games give frames of 3 channels, got --agent.image-channels {config.agent.image_channels}")
+    for name in MODELS:
+        if (size := getattr(config, name).batch_size) % world_size:
+            raise ValueError(f"expected a batch that {world_size} processes can share evenly, got {size}: see "
+                             f"--{name.replace('_', '-')}.batch-size")
     agent = Agent.from_config(config.agent, len(names))
     if source is not None:
         take_weights(agent, source, config, names)
@@ -68,8 +74,6 @@ def learners_of(config: TrainConfig, names: list[str], runtime: Runtime, world_s
         if config.game not in RULES:
             raise ValueError(f"no scripted player knows where things are in {config.game}: leave --sight out, or train "
                              f"on one of {', '.join(RULES)}")
-        if config.agent.image_channels != 3:
-            raise ValueError("the scripted player tells things by their colour: --sight needs image_channels 3")
         sight = runtime.place(Sight(agent.actor_critic, RULES[config.game]))
         learners["sight"] = Learner(sight, lambda model, batch: sight_loss(model, batch),  # type: ignore[arg-type]
                                     config.sight, runtime, world_size)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any
 
 import torch
@@ -53,8 +54,9 @@ def join(device: str) -> Processes:
         return Processes()
     on_cuda = device.startswith("cuda") or (device == "auto" and torch.cuda.is_available())
     if not dist.is_initialized():
-        # gloo beside nccl carries the votes, which are Python objects on the CPU
-        dist.init_process_group("cpu:gloo,cuda:nccl" if on_cuda else "gloo")
+        # gloo beside nccl carries the votes, which are Python objects on the CPU; all wait while the main one plays,
+        # for hours in a game that stalls
+        dist.init_process_group("cpu:gloo,cuda:nccl" if on_cuda else "gloo", timeout=timedelta(days=7))
     processes = Processes(dist.get_rank(), dist.get_world_size(), int(os.environ.get("LOCAL_RANK", 0)))
     if on_cuda:
         torch.cuda.set_device(processes.local_rank)

@@ -297,9 +297,9 @@ class Trainer:
         return config.updates_in(self.position.epoch)
 
     def _seed(self, *what: str | int) -> int:
-        """A 31-bit seed for one use; alike in all processes except for the noise of updates."""
+        """A 31-bit seed for one use; alike in all processes but for the noise of updates and their dreams."""
         words = [w if isinstance(w, int) else int.from_bytes(w.encode(), "little") for w in what]
-        rank = self.processes.rank if what[0] in LEARNED and len(what) > 1 else 0
+        rank = self.processes.rank if what[0] in (*LEARNED, "practice") and len(what) > 1 else 0
         return int(np.random.SeedSequence([self.config.seed, rank, *words]).generate_state(1)[0] >> 1)
 
     def _bar(self, kind: str, total: int, follows: dict[str, int] | None = None) -> Bar:

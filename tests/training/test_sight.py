@@ -88,12 +88,14 @@ def test_it_is_the_agents_own_network_that_learns():
     assert torch.equal(agent.averaged.encoder.encoder[0].weight, agent.model.encoder.encoder[0].weight)
 
 
-def test_games_without_a_script_are_refused_in_one_line():
+def test_what_cannot_be_learned_is_refused_in_one_line():
     with pytest.raises(ValueError, match="no scripted player knows where things are in Freeway"):
         learners_of(config("Freeway"), ["NOOP", "UP", "DOWN"], resolve(EXACT), 1, None)
     grey = config()
-    with pytest.raises(ValueError, match="colour"):
+    with pytest.raises(ValueError, match=r"3 channels, got --agent\.image-channels 1"):
         learners_of(replace(grey, agent=replace(grey.agent, image_channels=1)), PONG, resolve(EXACT), 1, None)
+    with pytest.raises(ValueError, match=r"that 7 processes can share evenly, got \d+: see --denoiser\.batch-size"):
+        learners_of(config(), PONG, resolve(EXACT), 7, None)
 
 
 def test_a_run_sees_first_and_its_card_says_so(tmp_path):

@@ -253,6 +253,9 @@ def test_two_processes_train_one_agent(tmp_path):
         "import json, sys; from pathlib import Path\n"
         "from tests.whole.test_training import CONVERTER, Run, TrainConfig, Trainer\n"
         "from diamond_core.training.distributed import join, leave\n"
+        "from diamond_core.world.imagination import ImaginedEnv\n"
+        "luck, reset = [], ImaginedEnv.reset\n"
+        "ImaginedEnv.reset = lambda self, seed: luck.append(seed) or reset(self, seed)\n"
         "run, p = Run(Path(sys.argv[1])), join('cpu')\n"
         "config = CONVERTER.structure(json.loads(sys.argv[2]), TrainConfig)\n"
         "if p.is_main: run.begin(config)\n"
@@ -260,6 +263,7 @@ def test_two_processes_train_one_agent(tmp_path):
         "t = Trainer(config, run, p); assert t.run()\n"
         "sums = p.gather(sum(x.double().sum().item() for x in t.shown.parameters()))\n"
         "assert sums[0] == sums[1], sums\n"
+        "a, b = p.gather(luck); assert a and not set(a) & set(b), (a, b)\n"
         "p.barrier()\n"
         "leave()\n")
     config = json.dumps(CONVERTER.unstructure(replace(CONFIG, save_every=0.5)))
