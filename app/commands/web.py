@@ -62,7 +62,8 @@ def web(args: list[str]) -> None:
     access = Access(loopback=private, login=(user, password) if c.auth else None, origins=c.origins)
     shelf = next(iter(shelves()), Path("checkpoints"))
     bounds = Bounds(players=c.players, idle=c.idle * 60)
-    serve(Settings(c.runs, c.data, c.tapes, shelf, c.device, c.steps, bounds=bounds, access=access), place)
+    serve(Settings(runs=c.runs, data=c.data, tapes=c.tapes, checkpoints=shelf, device=c.device, steps=c.steps,
+                   bounds=bounds, access=access), place)
 
 
 @dataclass(frozen=True)

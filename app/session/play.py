@@ -42,9 +42,11 @@ class Play(Stage):
     """Who plays, and what is seen of it."""
 
     def __init__(self, agent: Agent, world: World, *, game: str | None = None, seed: int = 0,
-                 clock: Clock | None = None, reality: bool = True, controls: Controls | None = None) -> None:
-        """`game` is the checkpoint's own where none is given. Raises ValueError where nothing can be begun from."""
-        super().__init__(agent, world, game, seed, clock or RealClock(), reality)
+                 nth: int = 0, clock: Clock | None = None, reality: bool = True, controls: Controls | None = None
+                 ) -> None:
+        """The nth game of a seed; `game` is the checkpoint's own where none is given. Raises ValueError where nothing
+        can be begun from."""
+        super().__init__(agent, world, game, seed, nth, clock or RealClock(), reality)
         self.controls = controls or Controls(self.action_names, clock=self.clock)
         self.pacer = Pacer(self.clock)
         self._who: Who = "you"

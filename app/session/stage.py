@@ -44,7 +44,8 @@ class Stage:
     """The dream at this instant, one row."""
     _facts: Facts
 
-    def __init__(self, agent: Agent, world: World, game: str | None, seed: int, clock: Clock, reality: bool) -> None:
+    def __init__(self, agent: Agent, world: World, game: str | None, seed: int, nth: int, clock: Clock, reality: bool
+                 ) -> None:
         self.agent, self.world, self.clock = agent, world, clock
         self.game = game or (agent.card.game if agent.card else "")
         self.action_names = names(agent, self.game)
@@ -70,7 +71,7 @@ class Stage:
         self._thought: Thought | None = None
         self._hold_until: float | None = None
         self._undo: list[DreamState] = []
-        self._instant = self._games = 0
+        self._instant, self._games = 0, nth
         self._message, self._said_at = "", clock.now() - SPOKEN
         self._begin()
 

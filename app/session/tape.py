@@ -133,7 +133,9 @@ class Tape:
                 if i >= first:
                     yield played._replace(**real.step(i)) if real else played
         finally:
-            world.engine = engine
+            if engines:
+                # else a faster one may have taken its place meanwhile, and stays
+                world.engine = engine
             world.set_sampler(sampler)
 
     def check(self, played: Played) -> bool:

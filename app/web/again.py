@@ -20,9 +20,9 @@ async def ready_at(host: Host, world: World, tape: Tape, number: int, tell: Tell
     """The same tape with the dream before step `number` on it, so that to go on from there takes no time."""
     if not 0 <= number <= len(tape):
         raise TapeError(f"expected a step from 0 to {len(tape)}, got {number}: choose one on the tape")
-    if number in tape.values:
+    if number in tape.values or number in tape.stops:
         return tape
-    first = max(step for step in (*tape.values, *tape.stops) if step <= number)
+    first = max((step for step in (*tape.values, *tape.stops) if step <= number), default=number)
     state = None
     async for played in stepwise(host, tape.replay(world, first, number)):
         state = played.state or state

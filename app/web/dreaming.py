@@ -19,7 +19,7 @@ from app.session.view import NumSteps, View
 from app.web import protocol as say
 from app.web.shelf import Loaded
 from app.web.shot import Mark, Shot, mark_of
-from app.web.tapes import MOST_STEPS, Seen
+from app.web.tapes import MOST_STEPS, Seen, new_name
 from diamond_core.diffusion.noise import schedule
 
 LOG = logging.getLogger(__name__)
@@ -43,7 +43,7 @@ class Audience(Protocol):
     def sheet(self, fields: dict[str, Any], sheet: np.ndarray) -> None:
         """Many frames in one picture."""
 
-    def recorded(self, tape: Tape, seen: Sequence[Seen], title: str) -> None:
+    def recorded(self, tape: Tape, seen: Sequence[Seen], title: str, name: str) -> None:
         """A tape is full."""
 
     def failed(self, error: Exception) -> None:
@@ -82,7 +82,7 @@ class Dreaming:
         self._newest: View | None = None
         self._waiting, self._ended, self._looking = 0, False, False
         self._film: list[Seen] = []
-        self._twin = False
+        self._twin, self._tape = False, ""
         session.listeners.append(self._filmed)
         self.hold(False)
 
@@ -92,7 +92,7 @@ class Dreaming:
         """A new dream, or on from a tape's step. Raises ValueError for actions that are not the game's."""
         def make() -> Session:
             """The session, on the thread that owns the models."""
-            session = Session(loaded.agent, loaded.world, seed=opening.seed)
+            session = Session(loaded.agent, loaded.world, seed=opening.seed, nth=opening.nth)
             session.set_knobs(steps=steps)
             if tape is not None:
                 go_on = session.follow if opening.at < len(tape) else session.go_on_from
@@ -114,8 +114,9 @@ class Dreaming:
             self.host.call(lambda: self._seen(self.session.view))
 
     def end(self) -> None:
-        """For good."""
+        """For good. Nobody stopped the tape, and nobody wants to lose it."""
         self._ended = True
+        self.host.call(lambda: self._record(False))
         self.host.remove(self.session)
 
     def do(self, message: say.Message) -> bool:
@@ -217,9 +218,12 @@ class Dreaming:
         if on and s.recorder is None:
             self._film, self._twin = [], s.show == "twin"
             s.start_tape()
+            # who goes away meanwhile will look for it by this name
+            self._tape = new_name()
+            self._tell("recording", id=self._tape)
         elif not on and s.recorder is not None:
             tape, film, self._film = s.stop_tape(), self._film, []
-            self._loop.call_soon_threadsafe(self.audience.recorded, tape, film, self.loaded.title)
+            self._loop.call_soon_threadsafe(self.audience.recorded, tape, film, self.loaded.title, self._tape)
 
     def _filmed(self, view: View) -> None:
         """A step, while a tape runs."""
@@ -314,14 +318,15 @@ class Dreaming:
     def _link(self) -> None:
         """The start and the actions of this dream, where they are all that made it."""
         t = self.session.timeline
-        facts = t.facts()
-        if t.first > 0 or len(t.cuts) != 1 or facts[0].game_number or facts[-1].lived:
+        begun = max(cut for cut in t.cuts if cut <= t.cursor)
+        first, *facts = t.facts()[begun - t.first:t.cursor - t.first + 1]
+        if first.played or any(f.lived for f in (first, *facts)):
             raise ValueError("a link holds a dream that was only played: begin anew (Backspace), play, then share; or "
                              "record a tape")
-        actions = [f.action for f in facts[1:t.cursor + 1]]
+        actions = [f.action for f in facts]
         if len(actions) > say.MAX_ACTIONS:
             raise ValueError("this dream is too long for a link: record a tape")
-        query = {"game": self.loaded.name, "seed": str(self.session.knobs.seed),
+        query = {"game": self.loaded.name, "seed": str(self.session.knobs.seed), "nth": str(first.game_number),
                  "actions": "".join(DIGITS[a or 0] for a in actions)}
         self._tell("link", query=query)
 

@@ -45,10 +45,10 @@ class Settings:
 
     runs: Path = Path("runs")
     """Where trainings lie; a folder each."""
-    tapes: Path = Path("tapes")
-    """Where recordings go."""
     data: Path = Path("data")
     """Where datasets lie."""
+    tapes: Path = Path("tapes")
+    """Where recordings go."""
     checkpoints: Path = Path("checkpoints")
     """Where imported checkpoints go."""
     device: str = "auto"
@@ -83,15 +83,16 @@ class Audience:
         if self._player.page is not None:
             self._player.page.sheet(fields, sheet)
 
-    def recorded(self, tape: Tape, seen: Sequence[Seen], title: str) -> None:
+    def recorded(self, tape: Tape, seen: Sequence[Seen], title: str, name: str) -> None:
         """Keeps a tape, beside play, and tells the player where it is."""
         async def keep() -> None:
             try:
-                kept = await asyncio.to_thread(self._tapes.keep, tape, seen, title, not self._is_owner)
+                kept = await asyncio.to_thread(self._tapes.keep, tape, seen, title, not self._is_owner, name)
             except (TapesError, OSError) as error:
                 self.tell("note", text=f"the tape was not kept: {error}")
             else:
-                self.tell("recorded", id=kept.id, title=kept.title, seconds=kept.steps / STEPS_A_SECOND)
+                self.tell("recorded", id=kept.id, title=kept.title, seconds=kept.steps / STEPS_A_SECOND,
+                          has_loop=kept.has_loop)
 
         task = asyncio.create_task(keep())
         self._writing.add(task)

@@ -25,7 +25,7 @@ from diamond_core.envs import action_names, list_games
 from diamond_core.presets import PRESETS
 from diamond_core.training.run import Run, RunError, write_atomically
 
-State = Literal["training", "stopping", "stopped", "finished", "failed"]
+State = Literal["training", "stopping", "stopped", "finished", "failed", "unreadable"]
 NAME = re.compile(r"[A-Za-z0-9][\w.-]{0,59}")
 JOB, LOG = "job.json", "train.log"
 START = "import sys; from app.cli import main; main(sys.argv[1:])"
@@ -133,19 +133,17 @@ class Jobs:
 
     def status(self, name: str) -> Status:
         """How one run is doing. Raises JobError where there is none."""
-        folder, job = self._folder(name), self._job(name)
+        folder, job, wrong = self._folder(name), self._job(name), ""
         try:
             config = Run(folder).config()
         except RunError as error:
-            # just begun, or failed before it could write its configuration
-            if not job:
-                raise JobError(str(error)) from None
-            config = TrainConfig(job.get("game", "?"))
+            # just begun, or failed before it could write its configuration; or another version's
+            config, wrong = TrainConfig(job.get("game", "?")), "" if job else str(error)
         is_ours = bool(job) and self._lives(job["pid"], name)
         state: State = "stopping" if job.get("asked") else "training"
         if not is_ours:
-            state = "training" if self._is_held(folder) else self._ended(folder, job)
-        words = last_line(folder / LOG) if state == "failed" else ""
+            state = "training" if self._is_held(folder) else "unreadable" if wrong else self._ended(folder, job)
+        words = last_line(folder / LOG) if state == "failed" else wrong
         return Status(name, config, state, is_ours, job.get("started") if is_ours else None, words)
 
     def log(self, name: str, lines: int = 12) -> str:

@@ -57,11 +57,13 @@ class Join(Message):
 
 
 class Open(Message):
-    """Step into a dream. Actions (base 36 digits) are played first; with a tape it goes on at one of its steps."""
+    """Step into a dream, the nth game of a seed. Actions (base 36 digits) are played first; with a tape it goes on at
+    one of its steps."""
 
     t: Literal["open"]
     game: Name
     seed: Seed = 0
+    nth: Annotated[int, Field(ge=0, lt=1 << 14)] = 0
     actions: Annotated[str, Field(max_length=MAX_ACTIONS, pattern=r"^[0-9a-z]*$")] = ""
     tape: Secret | None = None
     at: Count = 0

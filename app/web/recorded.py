@@ -29,7 +29,8 @@ def is_owner(request: Request) -> bool:
 def add_tapes(app: FastAPI, house: House) -> None:
     """The library of recordings."""
     def told(recording: Recording) -> dict[str, Any]:
-        return {**asdict(recording), "dream": house.shelf.fitting(recording.game, recording.sha256)}
+        dream = house.shelf.fitting(recording.game, recording.sha256)
+        return {**asdict(recording), "has_loop": recording.has_loop, "dream": dream}
 
     @app.get("/api/tapes")
     def tapes(request: Request, names: str = "") -> list[dict[str, Any]]:

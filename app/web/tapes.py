@@ -31,6 +31,8 @@ from diamond_core.replay.episode import write_whole
 NAME = re.compile(r"[A-Za-z0-9_-]{8,40}")
 MOST_STEPS = 10 * 60 * STEPS_A_SECOND
 """Of one recording: ten minutes."""
+LOOPS, MOST_LOOPED = ("gif", "webp"), 60 * STEPS_A_SECOND
+"""What is put together in memory from all pictures at once, and of how many: a minute, half of it for a twin."""
 MOST_COST = 8 * 3 * MOST_STEPS
 """Network evaluations that dreaming a tape again may take."""
 MOST_UPLOAD = 16 * 2**20
@@ -63,6 +65,16 @@ class Recording:
     """Values that were put in after the start."""
     by_visitor: bool = False
 
+    @property
+    def has_loop(self) -> bool:
+        """Whether it can be had as a GIF or WebP, which grow with every picture."""
+        return self.has_film and self.steps * (1 + self.twin) <= MOST_LOOPED
+
+
+def new_name() -> str:
+    """One that nobody guesses: a visitor who knows it may see the recording."""
+    return secrets.token_urlsafe(12)
+
 
 class Tapes:
     """All recordings in one folder."""
@@ -71,11 +83,11 @@ class Tapes:
         self.folder = folder
         self._rendering = threading.Lock()
 
-    def keep(self, tape: Tape, seen: Sequence[Seen], title: str, by_visitor: bool) -> Recording:
-        """Writes a recording. Raises TapesError for an empty one."""
+    def keep(self, tape: Tape, seen: Sequence[Seen], title: str, by_visitor: bool, name: str = "") -> Recording:
+        """Writes a recording, under a new name where none is given. Raises TapesError for an empty one."""
         if not len(tape):
             raise TapesError("nothing was recorded: play while it runs")
-        return self._write(tape, seen, title, by_visitor)
+        return self._write(tape, seen, title, by_visitor, name or new_name())
 
     def bring(self, data: bytes, title: str, by_visitor: bool) -> Recording:
         """Takes in a tape, or a film that carries one. Raises TapeError, TapesError."""
@@ -91,7 +103,7 @@ class Tapes:
                 raise TapeError(str(error).removeprefix(f"{path}: ").replace(str(path), "this file")) from error
         if len(tape) > MOST_STEPS or cost_of(tape) > MOST_COST:
             raise TapesError(f"this tape would take too long to dream again: expected at most {MOST_STEPS} steps")
-        return self._write(tape, [], re.sub(r"[^\w .-]", "", title)[:60] or "a tape", by_visitor)
+        return self._write(tape, [], re.sub(r"[^\w .-]", "", title)[:60] or "a tape", by_visitor, new_name())
 
     def all(self) -> list[Recording]:
         """Newest first."""
@@ -122,6 +134,8 @@ class Tapes:
         path = self._path(name, ending)
         if ending != "tape" and not recording.has_film:
             raise TapesError("this tape has no film: dream it again, and record that")
+        if ending in LOOPS and not recording.has_loop:
+            raise TapesError(f"this film is too long for a {ending}: take the mp4, it is smaller too")
         with self._rendering:
             if not path.is_file():
                 self._render(recording, path)
@@ -144,9 +158,8 @@ class Tapes:
         except (OSError, ValueError, TypeError):
             return None
 
-    def _write(self, tape: Tape, seen: Sequence[Seen], title: str, by_visitor: bool) -> Recording:
+    def _write(self, tape: Tape, seen: Sequence[Seen], title: str, by_visitor: bool, name: str) -> Recording:
         self.folder.mkdir(parents=True, exist_ok=True)
-        name = secrets.token_urlsafe(12)
         recording = Recording(name, title, tape.origin.game, len(tape), time.time(),
                               any(second is not None for _, second in seen), bool(seen), tape.origin.sha256,
                               max(0, len(tape.values) - 1), by_visitor)

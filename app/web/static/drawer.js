@@ -163,6 +163,6 @@ export class Drawer {
       return a;
     };
     note.replaceChildren(line("span", "", `${tape.seconds.toFixed(0)} s kept. `), link("MP4", "mp4"), " ",
-                         link("GIF", "gif"), " ", link("tape", "tape"));
+                         ...(tape.has_loop ? [link("GIF", "gif"), " "] : []), link("tape", "tape"));
   }
 }

@@ -6,6 +6,7 @@ import { Keys } from "./keys.js";
 import { base, Link } from "./link.js";
 import { denoising, fan } from "./overlays.js";
 import { colour, difference, fit, Panel } from "./screen.js";
+import { remember } from "./tapes.js";
 import { ICONS, TEMPLATE } from "./template.js";
 import { Timeline } from "./timeline.js";
 
@@ -41,10 +42,13 @@ class DreamPlayer extends HTMLElement {
     this.embedded = this.hasAttribute("embed") || asked.has("embed");
     this.root.classList.toggle("embedded", this.embedded);
     if (watch) this.watch(watch);
-    else if (game) this.open({ game, seed: Number(asked.get("seed") ?? 0) || 0, actions: asked.get("actions") ?? "" });
+    else if (game) {
+      this.open({ game, seed: Number(asked.get("seed")) || 0, nth: Number(asked.get("nth")) || 0,
+                  actions: asked.get("actions") ?? "" });
+    }
   }
 
-  /** Into a dream: { game, seed, actions, tape, at }. */
+  /** Into a dream: { game, seed, nth, actions, tape, at }. */
   open(dream) {
     this.dream = { seed: Math.floor(Math.random() * 2 ** 24), ...dream };
     this.state("play");
@@ -69,6 +73,7 @@ class DreamPlayer extends HTMLElement {
   leave() {
     this.link?.close();
     this.link = this.dream = this.game = null;
+    this.hiddenNow = false;
     this.root.classList.remove("watching", "awake", "recording");
     this.drawer.toggle(false);
     this.close();
@@ -145,6 +150,8 @@ class DreamPlayer extends HTMLElement {
   on_timeline({ marks, moment }) { this.timeline.replace(marks, moment); this.timeline.draw(); }
 
   on_note({ text }) { this.say(text); }
+
+  on_recording({ id }) { remember(id); }
 
   on_recorded(tape) {
     clearTimeout(this.saying);
@@ -316,8 +323,12 @@ class DreamPlayer extends HTMLElement {
     // whoever closes the page gives the place to the next at once
     window.addEventListener("pagehide", () => this.link?.close());
     window.addEventListener("pageshow", (event) => { if (event.persisted && this.dream) this.open(this.dream); });
-    document.addEventListener("visibilitychange", () => this.away(document.hidden));
-    new IntersectionObserver(([entry]) => this.away(!entry.isIntersecting)).observe(this);
+    let inView = true;
+    document.addEventListener("visibilitychange", () => this.away(document.hidden || !inView));
+    new IntersectionObserver(([entry]) => {
+      inView = entry.isIntersecting;
+      this.away(document.hidden || !inView);
+    }).observe(this);
     new ResizeObserver(() => this.view && this.arrange()).observe(this.find(".pictures"));
     for (const kind of ["pointerdown", "pointermove"]) {
       this.panels.dream.canvas.addEventListener(kind, (event) => this.paint(event));

@@ -107,7 +107,7 @@ class DreamTapes extends HTMLElement {
 
   tools(tape, card) {
     const row = line("div", "tools", "");
-    for (const ending of tape.has_film ? ["mp4", "gif", "webp", "tape"] : ["tape"]) {
+    for (const ending of [...(tape.has_film ? ["mp4"] : []), ...(tape.has_loop ? ["gif", "webp"] : []), "tape"]) {
       const link = line("a", "", ending.toUpperCase());
       link.href = at(`api/tapes/${tape.id}.${ending}`);
       link.download = `${tape.title} ${tape.id.slice(0, 4)}.${ending}`;

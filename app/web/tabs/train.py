@@ -163,7 +163,7 @@ def headline(s: Status, p: Progress, words: str) -> str:
         left = f"{clock(time.time() - s.started)} so far" + (f", {left}" if left else "")
     facts = [p.words, f"{p.steps} steps of play" if p.steps else "", left if s.state == "training" else ""]
     line = " · ".join(fact for fact in facts if fact)
-    if s.state == "failed":
+    if s.state in ("failed", "unreadable"):
         line = s.last_words or words
     moving = ' <i class="spin"></i>' if s.state in ("training", "stopping") else ""
     return (f'<div class="run {s.state}"><h2>{escape(s.name)} <small>{escape(s.config.game)}, {s.config.preset}</small>'

@@ -210,6 +210,20 @@ def test_a_recording_is_a_film_that_plays(page, url: str, tmp_path: Path):
     when(page, "v.age > 3")
 
 
+def test_a_dream_that_nobody_sees_waits(page, url: str):
+    enter(page, url, "small")
+    train = page.get_by_role("tab", name="Train", exact=True)
+    train.click()
+    when(page, "v.paused")
+    page.evaluate("document.dispatchEvent(new Event('visibilitychange'))")  # back from elsewhere, and still not there
+    page.wait_for_timeout(500)
+    assert view(page, "paused")
+    page.evaluate("window.dispatchEvent(new CustomEvent('dream-open', { detail: { game: 'small' } }))")
+    when(page, "!v.paused && v.moment > 3")
+    train.click()
+    when(page, "v.paused")
+
+
 def test_the_connection_is_lost_and_found(page, url: str):
     enter(page, url, "small")
     when(page, "v.moment > 8")

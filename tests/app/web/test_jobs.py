@@ -12,8 +12,9 @@ from pathlib import Path
 
 import pytest
 
+from app.web.house import House, Settings
 from app.web.jobs import JOB, LOG, JobError, Jobs, Order, arguments_of, canonical, tail
-from app.web.tabs.train import beginning
+from app.web.tabs.train import beginning, choices, refresh
 from diamond_core.presets import tiny
 from diamond_core.training.run import Run
 
@@ -68,6 +69,18 @@ def test_what_became_of_a_run(tmp_path: Path):
         jobs.stop("a")
     jobs.delete("a")
     assert sorted(jobs.names()) == ["b", "c", "d"] and not (tmp_path / "a").exists()
+
+
+def test_a_run_of_another_version_is_named_and_hides_no_other(tmp_path: Path):
+    begun(tmp_path, "good")
+    (tmp_path / "old").mkdir()
+    (tmp_path / "old" / "config.json").write_text('{"game": "toy", "from_another": true}')
+    house = House(Settings(runs=tmp_path))
+    assert house.jobs.status("old").state == "unreadable"
+    assert sorted(name for _, name in choices(house)) == ["good", "old"]
+    assert "another version" in refresh(house, "old")[1]
+    house.jobs.delete("old")
+    assert house.jobs.names() == ["good"]
 
 
 def test_only_what_was_found_can_be_named(tmp_path: Path):

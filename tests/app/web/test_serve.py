@@ -69,6 +69,13 @@ def test_what_cannot_be_served(args: list[str], words: str, capsys):
     assert stop.value.code == 2 and words in capsys.readouterr().err
 
 
+def test_every_folder_is_what_it_is_called(monkeypatch: pytest.MonkeyPatch):
+    told = []
+    monkeypatch.setattr("app.web.serve.serve", lambda settings, place: told.append(settings))
+    main(["web", "--runs", "r", "--data", "d", "--tapes", "t"])
+    assert [str(folder) for folder in (told[0].runs, told[0].data, told[0].tapes)] == ["r", "d", "t"]
+
+
 def test_what_is_missing_is_named(monkeypatch: pytest.MonkeyPatch):
     require()
     monkeypatch.setattr("app.web.find_spec", lambda name: None if name == "gradio" else object())

@@ -205,9 +205,15 @@ def test_what_cannot_be_is_said_and_nothing_breaks(server: Server):
         assert "fan" in page.until("note")["text"]
 
 
-def test_a_link_tells_the_same_dream(server: Server):
+@pytest.mark.parametrize("nth", [0, 1])
+def test_a_link_tells_the_same_dream(server: Server, nth: int):
     with server.page() as page:
         page.open(seed=9)
+        begun = 0
+        for _ in range(nth):
+            page.view(lambda v: v["age"] > 2)
+            page.send("reset")
+            begun = page.view(lambda v: v["age"] < 2)["moment"] - page.views[-1][0]["age"]
         for n, key in enumerate(("left", "right", "left")):
             page.send("press", key=key, n=n)
             page.view(lambda v, n=n: v["echo"] == n)
@@ -218,10 +224,10 @@ def test_a_link_tells_the_same_dream(server: Server):
         picture = pixels(page.views[-1][1][0])
         page.send("link")
         query = page.until("link")["query"]
-        assert len(query["actions"]) == view["moment"] and query["seed"] == "9"
+        assert len(query["actions"]) == view["moment"] - begun and (query["seed"], query["nth"]) == ("9", str(nth))
     with server.page() as other:
-        other.open(query["game"], seed=int(query["seed"]), actions=query["actions"])
-        other.view(lambda v: v["moment"] == view["moment"], timeout=20)
+        other.open(query["game"], seed=int(query["seed"]), nth=int(query["nth"]), actions=query["actions"])
+        other.view(lambda v: v["moment"] == len(query["actions"]), timeout=20)
         np.testing.assert_array_equal(pixels(other.views[-1][1][0]), picture)
 
 

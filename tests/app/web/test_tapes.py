@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
+import copy
 import json
 import os
 import shutil
 import subprocess
 import sys
 import tempfile
+import time
 import urllib.request
+from concurrent.futures import Future
+from dataclasses import replace
 from pathlib import Path
 
 import imageio.v3 as iio
@@ -21,6 +26,7 @@ from app.session.tape import Tape, TapeError
 from app.session.tapefile import load_tape, to_bytes
 from app.session.timeline import Packed
 from app.web import tapes as tapes_module
+from app.web.again import ready_at
 from app.web.datasets import datasets_of, play_of
 from app.web.space import export_space, requirements
 from app.web.tapes import Tapes, TapesError, cost_of, read_frames, write_frames
@@ -73,6 +79,62 @@ def test_a_recording_becomes_films(tmp_path: Path, tape: Tape, twin: bool):
         np.testing.assert_array_equal(film[:, ::24, ::24], np.stack([a.open() for a, _ in seen(6, False)]))
     tapes.delete(kept.id)
     assert list(tmp_path.iterdir()) == [] and tapes.all() == []
+
+
+def test_a_long_film_is_no_loop(tmp_path: Path, tape: Tape, monkeypatch: pytest.MonkeyPatch):
+    tapes = Tapes(tmp_path)
+    monkeypatch.setattr(tapes_module, "MOST_LOOPED", 6)
+    plain, twin = (tapes.keep(tape, seen(6, twin), "Small", by_visitor=False) for twin in (False, True))
+    assert plain.has_loop and not twin.has_loop
+    tapes.file(plain.id, "gif")
+    for ending in ("gif", "webp"):
+        with pytest.raises(TapesError, match=f"too long for a {ending}: take the mp4"):
+            tapes.file(twin.id, ending)
+
+
+class AtOnce:
+    """A host without a thread."""
+
+    def call(self, job):
+        done = Future()
+        done.set_result(job())
+        return done
+
+
+def test_a_tape_goes_on_where_a_value_or_a_stop_lies_and_nowhere_without_any(home):
+    agent = load("small", "cpu")
+    session = Session(agent, agent.world(), seed=1)
+    session.start_tape()
+    for _ in range(151):
+        session.tick()
+    tape = session.stop_tape()
+    assert 150 in tape.stops
+    for number in (0, 150, 149):
+        ready = asyncio.run(ready_at(AtOnce(), agent.world(), tape, number, lambda *_: None))
+        Session(agent, agent.world(), seed=1).go_on_from(ready, number)
+    with pytest.raises(TapeError, match="nothing was dreamt"):
+        asyncio.run(ready_at(AtOnce(), agent.world(), replace(tape, values={}, stops={}), 9, lambda *_: None))
+
+
+def test_a_faster_engine_that_comes_while_a_tape_is_dreamt_again_stays(tape: Tape, home):
+    world = load("small", "cpu").world()
+    steps = tape.replay(world)
+    next(steps)
+    world.engine = faster = copy.copy(world.engine)
+    assert len(list(steps)) == 5 and world.engine is faster
+
+
+def test_a_recording_outlives_the_page(server: Server):
+    with server.page() as page:
+        page.open()
+        page.send("record", on=True)
+        name = page.until("recording")["id"]
+        page.view(lambda v: v["tape"] is not None and v["tape"] > 3)
+        page.send("leave")
+    until = time.monotonic() + 20
+    while not server.house.tapes.all() and time.monotonic() < until:
+        time.sleep(0.05)
+    assert server.house.tapes.get(name).steps > 3
 
 
 def test_what_is_no_tape_is_refused_without_saying_where_it_lay(tmp_path: Path, tape: Tape):
