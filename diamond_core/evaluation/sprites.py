@@ -11,14 +11,16 @@ from typing import NamedTuple
 from diamond_core.agent.scripted import RULES, Thing
 from diamond_core.replay import Episode
 
-CHICKEN = Thing((8, 60), (18, 20), (0.5, 0.5, -1.0), 80.0)
-"""The only yellow so bright where the left player crosses; now and then a yellow car is taken for one."""
+CHICKEN = Thing((8, 60), (18, 20), (0.5, 0.5, -1.0), 97.0)
+"""The only yellow brighter than the middle line where the left player crosses; now and then a car is taken for one."""
 BLUE_CAR = Thing((28, 31), (0, 64), (-1.0, 0.0, 1.0), 0.0)
 """The car of its lane: reality never shows two."""
 DOWN = 2
 """Freeway's button that makes it go back."""
 BUMP = (0.8, 12.0)
 """So far, in 64ths, it goes back in a step when a car has hit it; further where it has crossed and begins again."""
+BLIND = 5
+"""Steps, at most, for which the car hides it while it goes back."""
 
 
 class Player(NamedTuple):
@@ -56,9 +58,9 @@ def moments_of(game: str, kinds: Sequence[str]) -> Callable[[Episode], dict[str,
 
 
 def hits(episode: Episode) -> list[int]:
-    """The steps at which Freeway's chicken goes back and nobody told it to: a car has hit it."""
-    rows = CHICKEN.find(episode.frames)[:, 0]
-    falls = rows.diff()
+    """The steps at which a car hits Freeway's chicken: it begins to go back, and nobody told it to."""
+    falls = CHICKEN.find(episode.frames)[:, 0].diff()
     told = episode.actions == DOWN
     told[1:] |= told[:-1].clone()
-    return ((falls > BUMP[0]) & (falls < BUMP[1]) & ~told).nonzero()[:, 0].tolist()
+    back = ((falls > BUMP[0]) & (falls < BUMP[1]) & ~told).nonzero()[:, 0].tolist()
+    return [step for step, last in zip(back, [-BLIND, *back], strict=False) if step - last >= BLIND]
