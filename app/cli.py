@@ -9,6 +9,7 @@ import os
 import re
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 COMMANDS = {
@@ -81,6 +82,14 @@ def overview(names: list[str] | None = None) -> str:
     lines = [f"  diamond {name:<19} {COMMANDS[name][2]}" for name in names or COMMANDS]
     return "\n".join(["Play Atari games inside a learned world model, and train your own.", "", *lines, "",
                       "  diamond COMMAND --help   its options;  --debug   show tracebacks"])
+
+
+def new_file(path: Path) -> Path:
+    """A file that will be written when the work is done: its folder is made now. Raises ValueError for a folder."""
+    if path.is_dir():
+        raise ValueError(f"{path} is a folder: give --out the name of a file")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return path
 
 
 def parse(target: Callable[..., Any], name: str, args: list[str], default: Any = None) -> Any:

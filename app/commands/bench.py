@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import json
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -16,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from tyro.conf import Positional
 
-from app.cli import parse
+from app.cli import new_file, parse
 
 if TYPE_CHECKING:
     from diamond_core.device import Runtime
@@ -63,6 +64,8 @@ def bench(args: list[str]) -> None:
     c: Bench = parse(Bench, "bench", args)
     from diamond_core.device import describe_machine
 
+    out = c.out and new_file(c.out)
+
     def say(text: str) -> None:
         print(f"  ... {text}", file=sys.stderr, flush=True)
 
@@ -78,8 +81,8 @@ def bench(args: list[str]) -> None:
             "updates": lambda: updates(c, agent, say), "emulator": lambda: emulator(c, agent, say)}
         for name in c.only:
             report[name] = measures[name]()
-    if c.out is not None:
-        c.out.write_text(json.dumps(report, indent=1) + "\n")
+    if out is not None:
+        out.write_text(json.dumps(report, indent=1) + "\n")
     print(json.dumps(report, indent=1) if c.json else table(report))
 
 
@@ -163,7 +166,8 @@ def start(c: Bench, path: Path, say: Any) -> Table:
         for label in ("first start", "next start"):
             say(f"{label} in a fresh process")
             code = f"from app.commands.bench import first_frames; first_frames({str(path)!r}, {c.device!r}, {c.steps})"
-            environment = dict(os.environ, DIAMOND_CACHE=cache, BENCH_STARTED=repr(time.time()),
+            environment = dict(os.environ, DIAMOND_CACHE=cache, TORCHINDUCTOR_CACHE_DIR=f"{cache}/inductor",
+                               TRITON_CACHE_DIR=f"{cache}/triton", BENCH_STARTED=repr(time.time()),
                                OMP_WAIT_POLICY="PASSIVE")
             done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True,
                                   cwd=Path(__file__).parents[2], check=False)
@@ -211,7 +215,10 @@ def first_frames(path: str, device: str, steps: int) -> None:
 
 
 def peak_memory() -> float:
-    """Of this process, in MB."""
+    """Of this process, in MB. Linux counts the use of resources on from the parent, by which it was made."""
+    status = Path("/proc/self/status")
+    if status.exists() and (found := re.search(r"VmHWM:\s+(\d+) kB", status.read_text())):
+        return int(found.group(1)) * 1024 / 1e6
     try:
         import resource
     except ImportError:  # not on Windows
@@ -254,7 +261,8 @@ def players(c: Bench, path: Path, say: Any) -> Table:
 
 
 def updates(c: Bench, agent: Agent, say: Any) -> Table:
-    """One update of each model at the paper's batch sizes: the plain path, and as `diamond train` runs it."""
+    """One update of each model at the paper's batch sizes: the plain path, and the fastest that `diamond train` has
+    (--runtime.precision auto --imagination.engine fast)."""
     from diamond_core.device import keep_memory
     from diamond_core.envs import action_names
     from diamond_core.evaluation.speed import side_by_side

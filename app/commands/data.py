@@ -35,6 +35,7 @@ class Collect:
     degrees of luck instead."""
     num_envs: int = 32
     seed: int = 0
+    """Play with the same seed is the same play: take another one to add to it, or to test on."""
     image_size: int = 64
     """Height and width of the frames."""
     append: bool = False
@@ -61,7 +62,10 @@ def collect(args: list[str]) -> None:
     env = make_env(game, c.num_envs, life_loss_ends=c.life_loss_ends, image_size=size)
     info = DatasetInfo(game, tuple(action_names(game)), env.frame_shape, c.policy)
     dataset = Dataset(c.out, info)
-    collector = Collector(env, policy, dataset, c.seed, {"game": game, "policy": c.policy, "seed": c.seed})
+    its: dict[str, str | int | float] = {"game": game, "policy": c.policy, "seed": c.seed}
+    if any(its.items() <= dict(dataset[i].info).items() for i in range(dataset.num_episodes)):
+        raise ValueError(f"{c.out} holds play of {c.policy} with seed {c.seed} already: add some with another --seed")
+    collector = Collector(env, policy, dataset, c.seed, its)
     started = time.perf_counter()
     with tqdm(total=c.steps, unit=" steps", unit_scale=True, leave=False) as bar:
         collector.collect(c.steps, bar.update)

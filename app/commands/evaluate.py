@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from tyro.conf import Positional
 
-from app.cli import parse
+from app.cli import new_file, parse
 
 if TYPE_CHECKING:
     from diamond_core.evaluation import FreeReport
@@ -67,13 +68,13 @@ def returns(args: list[str]) -> None:
     agent = load(c.checkpoint, c.device)
     assert agent.card is not None
     game, n = agent.card.game, max(1, min(c.num_envs, c.episodes))
+    out = new_file(c.out or Path(re.sub(r"[^\w.@-]", "-", Path(c.checkpoint).name) + "-returns.json"))
     env = make_env(game, n, image_size=agent.config.image_size)
     policy = agent.policy(n, c.seed, resolve(RuntimeConfig(device=c.device)))
     with tqdm(total=c.episodes, unit=" episodes", leave=False) as bar:
         results = play_episodes(env, policy, c.episodes, c.seed, c.max_steps, watch=lambda *_: bar.update())
     env.close()
     score = Score(game, c.checkpoint, c.seed, c.max_steps, results.returns, results.lengths)
-    out = c.out or Path(f"{game.replace(':', '-')}-returns.json")
     score.save(out)
     numbers = score.to_json()
     spread = f" ± {numbers['sem']:.2f} (standard error)" if numbers["sem"] is not None else ""
@@ -96,14 +97,15 @@ def aggregate(args: list[str]) -> None:
     from diamond_core.evaluation import aggregate as over_games
     from diamond_core.evaluation import read_scores
 
+    out = c.out and new_file(c.out)
     numbers = over_games(read_scores(c.files)).to_json()
     print(f"{numbers['games']} games, {numbers['runs']} runs, human-normalised:")
     for name in ("mean", "median", "iqm", "optimality_gap"):
         e = numbers[name]
         interval = f"  95% interval {e['low']:.3f} to {e['high']:.3f}" if e["low"] is not None else ""
         print(f"  {name.replace('_', ' '):<15}{e['value']:.3f}{interval}")
-    if c.out is not None:
-        c.out.write_text(json.dumps(numbers, indent=2) + "\n")
+    if out is not None:
+        out.write_text(json.dumps(numbers, indent=2) + "\n")
 
 
 @dataclass(frozen=True)

@@ -167,10 +167,10 @@ def tapes(args: list[str]) -> None:
     require_alike(files, infos)
     dataset: Dataset | None = None
     for tape in read:
-        world = None
+        world, engines = None, None
         if c.world == "dream":
-            world, _ = world_of(Replay(Path(), checkpoint=c.checkpoint, device=c.device), tape)
-        for episode in tape.episodes(c.world, world, life_loss_ends=c.life_loss_ends):
+            world, engines = world_of(Replay(Path(), checkpoint=c.checkpoint, device=c.device), tape)
+        for episode in tape.episodes(c.world, world, life_loss_ends=c.life_loss_ends, engines=engines):
             dataset = dataset or Dataset(c.out, infos[0])
             dataset.add(episode)
     if dataset is None:

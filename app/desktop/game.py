@@ -86,7 +86,9 @@ class Game:
         self.worker.beat_with(self.beat)
 
     def say(self, words: str) -> None:
-        """A line for the person, from any thread: on the loading screen, or over the picture."""
+        """A line for the person, from any thread: on the loading screen, or over the picture; none after the end."""
+        if self._closed:
+            return
         if self._session is None:
             self.worker.report(words)
         else:

@@ -11,7 +11,7 @@ from pygame.event import Event
 from app.desktop import strip
 from app.desktop.game import Game, Snapshot
 from app.desktop.gamepad import Gamepads, Heard
-from app.desktop.keys import Keyboard, cap, name_of
+from app.desktop.keys import IGNORED, Keyboard, cap, name_of
 from app.desktop.knobs import KNOBS, turned
 from app.desktop.layout import Layout
 from app.desktop.orders import ORDERS, back, set_knob, take
@@ -40,7 +40,7 @@ class Hands:
         self.scrubber, self.brush = Scrubber(game), Brush(game)
         self.seen: tuple[Pen, Layout] | None = None
         """What was drawn last, so that a click means what the person saw."""
-        self._resume = False
+        self._resume = self._helped = False
         self._rewinding: float | None = None
 
     @property
@@ -73,14 +73,15 @@ class Hands:
         name, command = name_of(event), self.keyboard.command_of(event)
         now = self.game.newest
         if self.rebinding is not None:
-            self._rebind(name)
+            self._rebind(name, bool(event.mod & IGNORED))
         elif now is not None and now.futures is not None:
             self._choose_future(name, command, len(now.futures.frames))
         elif self.side == "knobs" and name in ("up", "down", "left", "right"):
             self._turn(name)
         elif self.side == "paint" and name == "z":
             self.brush.take_back()
-        elif self.game.controls is not None and (name in self.game.controls.keymap or name.isdecimal()):
+        elif self.game.controls is not None and (
+                name in self.game.controls.keymap or (name.isdecimal() and self.game.controls.by_number)):
             self._press(name)
         elif command is not None:
             self.do(command)
@@ -112,11 +113,11 @@ class Hands:
             self._go_on()
 
     def _go_on(self) -> None:
-        self._resume = False
+        self._resume = self._helped = False
         self.brush.forget()
         self.game.ask("Going on", lambda s: setattr(s, "paused", False))
 
-    def _rebind(self, name: str) -> None:
+    def _rebind(self, name: str, is_the_systems: bool) -> None:
         """The key that was waited for: for a command, or for a button of the game. A key means one thing only."""
         wanted, taken = self.rebinding, self.keyboard.taken(name)
         plays = wanted in BUTTONS
@@ -124,6 +125,9 @@ class Hands:
             # a command may take a key from another one, never from the game
             if taken and (plays or name in self.keyboard.plays):
                 self._tell(f"{cap(name)} is for: {taken}. Choose another key", True)
+                return
+            if is_the_systems and not plays:
+                self._tell("Ctrl, Alt and what is pressed with them are the system's. Choose another key", True)
                 return
             if plays:
                 self.keyboard.bind_play(wanted, name)
@@ -208,9 +212,9 @@ class Hands:
         self.rebinding = None
         now = self.game.newest
         if self.help and now is not None and not now.view.paused:
-            self._resume = True
+            self._helped = True
             self.game.ask("Pausing", lambda s: setattr(s, "paused", True))
-        elif not self.help and self._resume:
+        elif not self.help and self._helped:
             self._go_on()
 
     def _rewind(self) -> None:

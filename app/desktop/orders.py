@@ -150,20 +150,12 @@ def scrub(moment: int) -> Callable[[Session], None]:
     return job
 
 
-def stroke(points: list[tuple[int, int]], radius: int, colour: tuple[int, int, int], deep: bool
+def stroke(points: list[tuple[int, int]], radius: int, colour: tuple[int, int, int], deep: bool, *, new: bool
            ) -> Callable[[Session], None]:
-    """Dabs of paint."""
+    """Dabs of paint: a new stroke, or more of the newest one."""
     def job(session: Session) -> None:
-        for x, y in points:
-            session.paint(x, y, radius, colour, deep=deep)
-    return job
-
-
-def undo(dabs: int) -> Callable[[Session], None]:
-    """Takes a stroke back."""
-    def job(session: Session) -> None:
-        for _ in range(dabs):
-            session.paint_undo()
+        for i, (x, y) in enumerate(points):
+            session.paint(x, y, radius, colour, deep=deep, new=new and i == 0)
     return job
 
 

@@ -6,7 +6,7 @@ from pygame import Rect
 
 from app.desktop import strip
 from app.desktop.game import Game, Snapshot
-from app.desktop.orders import scrub, stroke, undo
+from app.desktop.orders import scrub, stroke
 from app.desktop.pen import Colour
 
 
@@ -52,7 +52,7 @@ class Brush:
         self._game = game
         self.colour: Colour = (255, 255, 255)
         self.radius = 1
-        self._strokes: list[int] = []
+        self._strokes = 0
         self._last: tuple[int, int] | None = None
 
     @property
@@ -68,32 +68,33 @@ class Brush:
 
     def press(self, at: tuple[int, int], *, deep: bool) -> None:
         """A stroke begins."""
-        self._strokes.append(0)
+        self._strokes += 1
         self._last = at
-        self._dab([at], deep)
+        self._dab([at], deep, new=True)
 
     def move(self, at: tuple[int, int], *, deep: bool) -> None:
         """The stroke goes on, without gaps."""
         if self._last is not None and at != self._last:
-            self._dab(line(self._last, at), deep)
+            self._dab(line(self._last, at), deep, new=False)
             self._last = at
 
     def release(self) -> None:
         """The stroke ends."""
         self._last = None
 
-    def _dab(self, points: list[tuple[int, int]], deep: bool) -> None:
-        self._strokes[-1] += len(points)
-        self._game.ask("Painting", stroke(points, self.radius, self.colour, deep))
+    def _dab(self, points: list[tuple[int, int]], deep: bool, *, new: bool) -> None:
+        self._game.ask("Painting", stroke(points, self.radius, self.colour, deep, new=new))
 
     def take_back(self) -> None:
-        """The newest stroke."""
+        """The newest stroke, also one that is under way."""
+        self._last = None
         if self._strokes:
-            self._game.ask("Taking it back", undo(self._strokes.pop()))
+            self._strokes -= 1
+            self._game.ask("Taking it back", lambda session: session.paint_undo())
 
     def forget(self) -> None:
         """A step was dreamt from the painted frame: strokes before it stay."""
-        self._strokes.clear()
+        self._strokes = 0
         self._last = None
 
     def pick(self, at: tuple[int, int], now: Snapshot) -> None:

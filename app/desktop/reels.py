@@ -111,11 +111,13 @@ def tape(file: Path, checkpoint: str | None) -> Reel:
     from app.session.tapefile import load_tape
     from app.session.twin import rgb
     from diamond_core.training.library import load
+    from diamond_core.world.accelerate import engines_of
 
     its = load_tape(file)
     agent = load(checkpoint or dreamt_by(its.origin.sha256, its.origin.game))
     world = agent.world()
-    played = list(its.replay(world))
+    engines = engines_of(set(its.paths.values()), world, agent.config.frame_shape)
+    played = list(its.replay(world, engines=engines))
     frames = [p.reality if p.lived and p.reality is not None else p.frame for p in played]
     first = rgb(its.state(0, world).frames[0, -1]) if 0 in its.values else frames[0]
     facts = (("game", its.origin.game), ("true to the tape", "yes" if all(map(its.check, played)) else "no"))

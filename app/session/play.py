@@ -97,7 +97,9 @@ class Play(Stage):
         if self.guide is not None:
             frame = self._picture if step is not None else self._reality()
             if frame is not None and not self.guide.compare(frame):
-                self.say(f"from step {self.guide.number - 1} on this differs from the tape: another path dreams it")
+                other = self.agent.card is not None and self.agent.card.sha256 != self.guide.tape.origin.sha256
+                self.say(f"from step {self.guide.number - 1} on this differs from the tape: "
+                         f"{'other weights dream' if other else 'another path dreams'} it")
         if pending.pressed is not None:
             self._latency = self.clock.now() - pending.pressed
         view = self._publish()
@@ -266,7 +268,8 @@ class Play(Stage):
 
     def _publish(self) -> View:
         """Puts together what is to be seen now."""
-        facts, real, thought = self._facts, self.real, self._thought
+        facts, real = self._facts, self.real
+        thought = self._thought or (self._think() if self.mind_wanted else None)
         name = "" if facts.action is None else self.action_names[facts.action]
         speaking = self.clock.now() - self._said_at < SPOKEN
         self._view = View(

@@ -151,11 +151,13 @@ class Session(Play):
 
     # paint
 
-    def paint(self, x: float, y: float, radius: float, colour: tuple[int, int, int], *, deep: bool = False) -> View:
+    def paint(self, x: float, y: float, radius: float, colour: tuple[int, int, int], *, deep: bool = False,
+              new: bool = True) -> View:
         """A disc on the newest frame, at column x and row y in its pixels; time stands still. `deep` paints all frames
-        that the dream still sees, as suits a thing that does not move."""
+        that the dream still sees, as suits a thing that does not move. What is not `new` belongs to the stroke before,
+        and is taken back with it."""
         self._paused = True
-        undo = [*self._undo, self.dream][-64:]
+        undo = [*self._undo, self.dream][-64:] if new or not self._undo else list(self._undo)
         self._put(painted(self.dream, x, y, radius, colour, deep=deep), self._facts)
         self._undo = undo
         return self._publish()

@@ -162,7 +162,8 @@ class Stage:
     def _begin(self) -> None:
         """A new game from an emulator's moment, or a dream from the checkpoint's starting frames."""
         number = (self.knobs.seed << 16) + self._games
-        self._facts = replace(START if self._has_reality else Facts(), game_number=self._games, lived=self.awake)
+        self._facts = replace(START if self._has_reality else Facts(), game_number=self._games, seed=self.knobs.seed,
+                              lived=self.awake)
         c, *size = self.agent.config.frame_shape
         if self._has_reality:
             if self.real is None:
@@ -195,7 +196,7 @@ class Stage:
     def _jump(self) -> None:
         """After a value that no step led to: what depended on the old one is dropped."""
         self._instant += 2
-        self._hold_until = self.fan = self.guide = None
+        self._hold_until = self.fan = self.guide = self._thought = None
         self._undo.clear()
 
     # values from outside
@@ -211,12 +212,13 @@ class Stage:
         """The same as a matter of routine: the frame just dreamt stays in view."""
         assert self.real is not None
         self.dream = self._dream_of_reality()
-        self._facts = replace(self._facts, total=self.real.total, age=0, agreement=True, steps_agreed=0)
+        self._facts = replace(self._facts, total=self.real.total, age=0, agreement=True, steps_agreed=0,
+                              seed=None)
         self.timeline.resync(self._facts, self.dream)
 
     def _put(self, state: DreamState, facts: Facts) -> None:
         """Another value in place of this instant's."""
-        was_over = self._hold_until is not None
+        was_over, facts = self._hold_until is not None, replace(facts, seed=None)
         self.dream, self._facts = state, facts
         self._picture = rgb(state.frames[0, -1])
         self._jump()

@@ -146,21 +146,22 @@ class Tape:
         same = hash_of(frame[..., :c]) == bytes(self.hashes[played.number])
         return same and played.reward == self.rewards[played.number] and played.end == self.ends[played.number]
 
-    def episodes(self, kind: Literal["reality", "dream"], world: World | None = None, *, life_loss_ends: bool = True
-                 ) -> list[Episode]:
+    def episodes(self, kind: Literal["reality", "dream"], world: World | None = None, *, life_loss_ends: bool = True,
+                 engines: Mapping[str, Engine] | None = None) -> list[Episode]:
         """The play as training episodes, each unbroken. Of reality (the emulator under these actions) no world is
-        needed; of the dream, its rewards are signs. Raises TapeError where the tape has none of that kind."""
+        needed; of the dream, dreamt again as in `replay`, its rewards are signs. Raises TapeError where the tape has
+        none of that kind."""
         if kind == "reality":
             if not self.has_reality:
                 raise TapeError("this tape has no reality: its game is no Atari game; take the dream")
             return self._real_episodes(life_loss_ends)
         if world is None:
             raise TapeError("dreams are dreamt again: a world is needed")
-        return self._dreamt_episodes(world)
+        return self._dreamt_episodes(world, engines)
 
-    def _dreamt_episodes(self, world: World) -> list[Episode]:
+    def _dreamt_episodes(self, world: World, engines: Mapping[str, Engine] | None) -> list[Episode]:
         parts = Cutter(self.origin.game, "dream")
-        for i, played in enumerate(self.replay(world)):
+        for i, played in enumerate(self.replay(world, engines=engines)):
             if played.lived or i in self.values:
                 parts.close()
             if not played.lived and played.state is not None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Generator
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
 from types import TracebackType
 
@@ -36,6 +37,7 @@ class VideoWriter:
             raise ValueError(f"expected a name that ends in {', '.join(KINDS)}, got {path.name!r}: choose one of these")
         if path.exists() and not overwrite:
             raise FileExistsError(f"{path} exists already: choose another name, or allow it to be overwritten")
+        path.parent.mkdir(parents=True, exist_ok=True)
         self.path, self.num_frames = path, 0
         self._shape: tuple[int, ...] | None = None
         self._temporary = path.with_name(f".{path.stem}.{os.getpid()}{kind}")
@@ -128,6 +130,12 @@ def enlarged(image: np.ndarray, scale: int) -> np.ndarray:
     return image.repeat(scale, axis=0).repeat(scale, axis=1)
 
 
+def durations(n: int, fps: int, unit: int) -> list[int]:
+    """Milliseconds of n pictures in whole units that add up to the true time: GIF counts in hundredths of a second."""
+    ends = [round(i * 1000 / fps / unit) * unit for i in range(n + 1)]
+    return [after - before for before, after in pairwise(ends)]
+
+
 def _some(images: list[np.ndarray], most: int) -> list[np.ndarray]:
     """At most so many, evenly spread from the first to the last."""
     return [images[i] for i in np.linspace(0, len(images) - 1, min(most, len(images))).round().astype(int)]
@@ -139,12 +147,13 @@ def _write_gif(path: Path, images: list[np.ndarray], scale: int, fps: int) -> No
     palette = sample.quantize(256, Image.Quantize.MAXCOVERAGE)
     frames = [Image.fromarray(image).quantize(palette=palette, dither=Image.Dither.NONE) for image in images]
     large = [x.resize((x.width * scale, x.height * scale), Image.Resampling.NEAREST) for x in frames]
-    large[0].save(path, save_all=True, append_images=large[1:], duration=round(1000 / fps), loop=0)
+    large[0].save(path, save_all=True, append_images=large[1:], duration=durations(len(large), fps, 10), loop=0)
 
 
 def _write_webp(path: Path, images: list[np.ndarray], scale: int, fps: int) -> None:
     first, *rest = (Image.fromarray(enlarged(image, scale)) for image in images)
-    first.save(path, save_all=True, append_images=rest, duration=round(1000 / fps), loop=0, lossless=True, method=2)
+    first.save(path, save_all=True, append_images=rest, duration=durations(len(images), fps, 1), loop=0, lossless=True,
+               method=2)
 
 
 def _write_sheet(path: Path, images: list[np.ndarray], scale: int, fps: int) -> None:

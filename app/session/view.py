@@ -47,7 +47,9 @@ class Facts:
     lived: bool = False
     """Whether only reality took this step."""
     game_number: int = 0
-    """Which game of the session this is, from 0."""
+    """Which game of its seed this is, from 0."""
+    seed: int | None = None
+    """Of which seed; none where something was put in since that game began."""
     played: int = 0
     """Steps since that game began, asleep and awake."""
     value: float | None = None

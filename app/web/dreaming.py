@@ -44,7 +44,7 @@ class Audience(Protocol):
         """Many frames in one picture."""
 
     def recorded(self, tape: Tape, seen: Sequence[Seen], title: str, name: str) -> None:
-        """A tape is full."""
+        """A tape is full, or over; its name was told when it began."""
 
     def failed(self, error: Exception) -> None:
         """The dream cannot go on."""
@@ -320,13 +320,13 @@ class Dreaming:
         t = self.session.timeline
         begun = max(cut for cut in t.cuts if cut <= t.cursor)
         first, *facts = t.facts()[begun - t.first:t.cursor - t.first + 1]
-        if first.played or any(f.lived for f in (first, *facts)):
+        if first.seed is None or first.played or any(f.lived for f in (first, *facts)):
             raise ValueError("a link holds a dream that was only played: begin anew (Backspace), play, then share; or "
                              "record a tape")
         actions = [f.action for f in facts]
         if len(actions) > say.MAX_ACTIONS:
             raise ValueError("this dream is too long for a link: record a tape")
-        query = {"game": self.loaded.name, "seed": str(self.session.knobs.seed), "nth": str(first.game_number),
+        query = {"game": self.loaded.name, "seed": str(first.seed), "nth": str(first.game_number),
                  "actions": "".join(DIGITS[a or 0] for a in actions)}
         self._tell("link", query=query)
 

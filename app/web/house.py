@@ -63,9 +63,11 @@ class Settings:
 class Audience:
     """A player's page and those who watch."""
 
-    def __init__(self, player: Player, lobby: Lobby, tapes: Tapes, is_owner: bool) -> None:
+    def __init__(self, player: Player, lobby: Lobby, tapes: Tapes, is_owner: bool, writing: set[asyncio.Task[None]]
+                 ) -> None:
+        """`writing` holds the recordings that are being written."""
         self._player, self._lobby, self._tapes, self._is_owner = player, lobby, tapes, is_owner
-        self._writing: set[asyncio.Task[None]] = set()
+        self._writing = writing
 
     def show(self, shot: Shot) -> None:
         """To all."""
@@ -132,6 +134,7 @@ class House:
         """Attempts at the password, of all strangers together."""
         self.uploads = Tempo(0.1, 10, now)
         """Tapes that visitors bring."""
+        self._writing: set[asyncio.Task[None]] = set()
         self._host: Host | None = None
         self._sweeping: asyncio.Task[None] | None = None
 
@@ -155,6 +158,10 @@ class House:
         for player in list(self.lobby.players):
             self.lobby.leave(player)
         if self._host is not None:
+            # what they recorded is handed over first, and written
+            await asyncio.wrap_future(self._host.call(lambda: None))
+            await asyncio.sleep(0)
+            await asyncio.gather(*self._writing)
             await asyncio.to_thread(self._host.close)
             self._host = None
 
@@ -168,7 +175,7 @@ class House:
     async def dream(self, opening: say.Open, is_owner: bool, player: Player) -> Dreaming:
         """A dream for a player. Raises ValueError with words for the person."""
         loaded = await asyncio.to_thread(self.shelf.load, opening.game, is_owner)
-        audience = Audience(player, self.lobby, self.tapes, is_owner)
+        audience = Audience(player, self.lobby, self.tapes, is_owner, self._writing)
         if opening.tape is None:
             return await Dreaming.begin(self.host, loaded, opening, audience, self.settings.steps)
         tape = await asyncio.to_thread(self.tapes.tape, opening.tape)

@@ -138,7 +138,8 @@ class Jobs:
             config = Run(folder).config()
         except RunError as error:
             # just begun, or failed before it could write its configuration; or another version's
-            config, wrong = TrainConfig(job.get("game", "?")), "" if job else str(error)
+            config = TrainConfig(job.get("game") or "?")
+            wrong = str(error) if not job or Run(folder).exists else ""
         is_ours = bool(job) and self._lives(job["pid"], name)
         state: State = "stopping" if job.get("asked") else "training"
         if not is_ours:

@@ -59,6 +59,8 @@ class Thing:
     """Weights of red, green and blue, chosen so that the thing is bright and all else in the window is not."""
     background: float
     """What the window's background adds up to under these weights."""
+    without: int | None = None
+    """A row inside the window, in 64ths, that looks like the thing: there it is only where it is above and below."""
 
     def light(self, frames: Tensor) -> Tensor:
         """(n, 3, h, w) uint8 -> (n, h', w') float32: how much each pixel of the window stands out, 0 where little."""
@@ -66,6 +68,9 @@ class Thing:
         (top, bottom), (left, right) = self.rows, self.columns
         window = frames[:, :, top * h // 64:bottom * h // 64, left * w // 64:right * w // 64].float()
         light = torch.einsum("nchw,c->nhw", window, torch.tensor(self.colour, device=frames.device)) - self.background
+        if self.without is not None:
+            row = self.without * h // 64 - top * h // 64
+            light[:, row] = torch.minimum(light[:, row - 1], light[:, row + 1])
         return light * (light > MIN_COLOUR)
 
     def find(self, frames: Tensor) -> Tensor:

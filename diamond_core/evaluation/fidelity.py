@@ -163,8 +163,11 @@ def _likeness(rollouts: OpenLoop, measure: Callable[[Tensor, Tensor], Tensor]) -
 
 def _following(rollouts: OpenLoop, learned: Dataset | None, updates: int, seed: int, device: torch.device, watch: Watch
                ) -> Following | None:
-    # an action shows one frame late in some games: the last one of a rollout cannot be judged
-    actions, mask, before = rollouts.actions[:, :-1], rollouts.mask[:, 1:], rollouts.context[:, -2:]
+    # an action shows one frame late in some games: the last one of a rollout cannot be judged, nor the first one where
+    # the world sees one frame only
+    before = rollouts.context[:, -2:]
+    first = 2 - before.shape[1]
+    actions, mask = rollouts.actions[:, first:-1], rollouts.mask[:, 1 + first:]
     if learned is None or not mask.any():
         return None
     model = train_inverse_dynamics(learned, updates, seed, device, lambda done: watch("classifying", done, updates))

@@ -11,8 +11,9 @@ from typing import NamedTuple
 from diamond_core.agent.scripted import RULES, Thing
 from diamond_core.replay import Episode
 
-CHICKEN = Thing((8, 60), (18, 20), (0.5, 0.5, -1.0), 97.0)
-"""The only yellow brighter than the middle line where the left player crosses; now and then a car is taken for one."""
+CHICKEN = Thing((8, 60), (18, 20), (0.5, 0.5, -1.0), 80.0, without=31)
+"""The only yellow so bright where the left player crosses, but for the middle line; now and then a car is taken for
+one."""
 BLUE_CAR = Thing((28, 31), (0, 64), (-1.0, 0.0, 1.0), 0.0)
 """The car of its lane: reality never shows two."""
 DOWN = 2

@@ -46,7 +46,7 @@ class DatasetInfo:
             values = json.loads((folder / INFO).read_text(encoding="utf-8"))
             names, shape = tuple(values["action_names"]), tuple(values["frame_shape"])
             return cls(values["game"], names, shape, values["policy"])
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             raise DatasetError(f"{folder}: expected a dataset, found no {INFO}; check the path") from None
         except (ValueError, KeyError, TypeError) as error:
             advice = "restore it from a copy, or write it anew with DatasetInfo.save"

@@ -106,9 +106,11 @@ class Run:
     def discard(folder: Path) -> None:
         """Removes a moment, if it is there; under another name first, so that no reader finds half of it."""
         if folder.exists():
-            gone = folder.with_name(f".{folder.name}.gone")
+            gone = folder.with_name(f".{folder.name}.{os.getpid()}.gone")
+            shutil.rmtree(gone, ignore_errors=True)
             os.replace(folder, gone)
-            shutil.rmtree(gone)
+            # somebody may be reading it still
+            shutil.rmtree(gone, ignore_errors=True)
 
     def moments(self) -> list[Path]:
         """All saved moments, oldest first."""

@@ -6,6 +6,7 @@ lock for seconds. So both happen in child processes, and the player only loads w
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import importlib.util
 import json
@@ -35,7 +36,7 @@ FORMAT = 5
 """Rises when converted networks of older versions can no longer be used."""
 KEPT = 8
 """Converted worlds on disk; the oldest are deleted."""
-NETWORKS = ("body", "judge")
+NETWORKS, CHOICE = ("body", "judge"), "choice.json"
 OPTIONS: dict[str, dict[str, str]] = {
     "": {},
     # the fused elementwise kernels of 2026.4 crash on some processors without AVX512, and are slower there
@@ -59,18 +60,33 @@ def build(denoiser: Denoiser, reward_end: RewardEndModel, frame_shape: tuple[int
     if importlib.util.find_spec("openvino") is None:
         raise OpenVinoError("OpenVINO is not installed: pip install openvino makes dreams two to three times faster")
     folder = cache_folder(denoiser, reward_end, frame_shape)
-    choice_file = folder / "choice.json"
-    if not choice_file.exists():
-        convert(folder, denoiser, reward_end, frame_shape)
-        choice_file.write_text(json.dumps(try_out(folder)))
-        forget_old(folder.parent)
-    os.utime(folder)
-    choice = json.loads(choice_file.read_text())
+    try:
+        choice = chosen(folder)
+        if choice is None:
+            convert(folder, denoiser, reward_end, frame_shape)
+            choice = try_out(folder)
+            fresh = folder / f"{CHOICE}.{os.getpid()}"
+            fresh.write_text(json.dumps(choice))
+            os.replace(fresh, folder / CHOICE)
+            forget_old(folder.parent)
+        with contextlib.suppress(OSError):  # another's folder may be read only
+            os.utime(folder)
+    except OSError as error:
+        raise OpenVinoError(f"OpenVINO's networks cannot be kept in {folder.parent}: {error}") from error
     if choice["options"] is None:
         raise OpenVinoError(f"OpenVINO does not work with this processor ({choice['why']}): dreaming with torch")
     body, judge = (Network(folder, name, choice["options"], choice["precision"]) for name in NETWORKS)
     return HoistedEngine(denoiser, lambda *x: body(*x)[0], lambda *x: Judgement(*judge(*x)),
                          f"OpenVINO {choice['precision']}")
+
+
+def chosen(folder: Path) -> dict[str, Any] | None:
+    """What was found out before; none where nothing was, or what was written cannot be read."""
+    try:
+        choice = json.loads((folder / CHOICE).read_bytes())
+    except (FileNotFoundError, ValueError):
+        return None
+    return choice if isinstance(choice, dict) and "options" in choice else None
 
 
 def cache_folder(denoiser: Denoiser, reward_end: RewardEndModel, frame_shape: tuple[int, int, int]) -> Path:
@@ -102,9 +118,11 @@ def convert(folder: Path, denoiser: Denoiser, reward_end: RewardEndModel, frame_
                    for key, x in model.state_dict().items()}, Path(building) / "weights.safetensors")
         run_child("convert", building, timeout=BUILD_SECONDS)
         (Path(building) / "weights.safetensors").unlink()
-        if not folder.exists():
+        with contextlib.suppress(OSError):  # another process was faster
             os.rename(building, folder)
             os.mkdir(building)  # for the context to remove
+    if not folder.is_dir():
+        raise OpenVinoError(f"OpenVINO's networks could not be put into {folder}")
 
 
 def try_out(folder: Path) -> dict[str, Any]:

@@ -162,9 +162,9 @@ def compiled(source: Path = SOURCE, flags: tuple[str, ...] = (), proof: Proof = 
                     source.read_text()])
     name = f"{hashlib.sha256(key.encode()).hexdigest()[:24]}.so"
     folder = cache_root() / "winograd"
-    if (folder / name).exists():
-        return folder / name
     try:
+        if (folder / name).exists():
+            return folder / name
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=folder) as building:
             fresh = compile_source(commands, Path(building) / name, source, flags)

@@ -94,6 +94,10 @@ def test_nothing_that_existed_is_lost(capsys, home, tmp_path):
                  ["export", home / "run", "--out", tmp_path / "full"]):
         assert "not empty" in fails(capsys, *args)
     assert (tmp_path / "full" / "letter").read_text() == "x"
+    for args in (["evaluate", "returns", home / "run"], ["bench", "--only", "emulator"]):
+        assert "full is a folder" in fails(capsys, *args, "--out", tmp_path / "full")
+    assert "with seed 0 already" in fails(capsys, "collect", "--game", "toy", "--out", home / "data", "--append",
+                                          "--image-size", 8)
     video = tmp_path / "a.gif"
     video.write_text("mine")
     assert "exists already" in fails(capsys, "record", home / "run", "--out", video, "--frames", 2)
@@ -160,6 +164,8 @@ def test_walk(capsys, home, tmp_path, monkeypatch):
     main(["record", "toy", "--twin", "--out", "twin.gif", "--frames", "3", "--policy", "random"])
     main(["play", "toy", "--frames", "3", "--out", "toy-dream.mp4"])
     assert (tmp_path / "toy-dream.mp4").exists()
+    main(["evaluate", "returns", "toy", "--episodes", "3", "--max-steps", "30", "--out", "new/score.json"])
+    assert (tmp_path / "new" / "score.json").exists()
     main(["evaluate", "returns", "toy", "--episodes", "3", "--max-steps", "30"])
     assert "toy: score" in capsys.readouterr().out
     main(["evaluate", "fidelity", "toy", "--dataset", str(home / "data"), "--horizons", "1", "5", "--rollouts", "4",

@@ -12,6 +12,7 @@ import imageio_ffmpeg
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from app.session.recording import DREAM, REALITY, Beside, Script, dream_env, play_frames, twin_frames
 from app.session.video import VideoWriter
@@ -54,6 +55,19 @@ def test_moving_pictures_keep_every_pixel(tmp_path: Path, ending: str):
     back = write(tmp_path / f"dream{ending}", images, scale=3)
     assert back.shape == (7, 48, 72, 3)
     np.testing.assert_array_equal(back, np.stack(images).repeat(3, axis=1).repeat(3, axis=2))
+
+
+@pytest.mark.parametrize("ending", [".gif", ".webp"])
+def test_moving_pictures_keep_time(tmp_path: Path, ending: str):
+    path = tmp_path / "new folder" / f"dream{ending}"
+    write(path, frames(30), scale=1)
+    with Image.open(path) as film:
+        total = 0
+        for i in range(film.n_frames):
+            film.seek(i)
+            film.load()
+            total += film.info["duration"]
+    assert total == 2000
 
 
 def test_gif_keeps_a_rare_colour_among_many(tmp_path: Path):

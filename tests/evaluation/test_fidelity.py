@@ -98,6 +98,15 @@ def measure(world: Reality | World, data: Dataset, updates: int = 150, horizons:
                              classifier_updates=updates)
 
 
+def test_a_world_that_sees_one_frame_is_measured_too():
+    class OneFrame(Reality):
+        num_conditioning_frames = 1
+
+    data = dataset(30, 30, 30, 30)
+    report = evaluate_fidelity(OneFrame(data), data, (5,), 5, classifier_updates=1)
+    assert report.following is not None and report.following.ratio == 1
+
+
 def test_reality_is_true_to_itself(held_out: Dataset):
     report = measure(Reality(held_out), held_out)
     assert set(report.psnr.dream.mean) == {PSNR_CAP} and set(report.ssim.dream.mean) == {1.0}

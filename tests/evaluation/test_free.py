@@ -84,7 +84,7 @@ def test_the_player_is_tracked(drifting, small_agent):
 
 def test_a_chicken_and_a_blue_car_are_known():
     frames = torch.full((1, 2, 3, 64, 64), 142)
-    frames[:, :, :, 31, 18:20] = torch.tensor([209, 209, 107]).view(3, 1)  # no part of the chicken
+    frames[:, :, :, 31, 18:20] = torch.tensor([214, 214, 102]).view(3, 1)  # no part of the chicken
     frames[0, 0, :, 40:43, 18:20] = torch.tensor([[[230]], [[230]], [[90]]])
     for t, column in ((0, 30), (1, 30), (1, 50)):
         frames[0, t, :, 29, column:column + 4] = torch.tensor([[60], [70], [160]])

@@ -44,7 +44,7 @@ def test_a_ball_after_four_frames_without_one_is_served():
 def test_freeways_chicken_is_hit_where_it_begins_to_go_back_untold():
     rows = [50, 48, 50, 51, 53, 12, 50, 48, 50, 52, 53]
     frames = ground(len(rows), 142, 142, 142)
-    frames[:, :, 31, 18:20] = torch.tensor([209, 209, 107]).view(3, 1)  # the line between the lanes
+    frames[:, :, 31, 18:20] = torch.tensor([214, 214, 102]).view(3, 1)  # the line between the lanes
     for frame, row in zip(frames, rows, strict=True):
         frame[:, row:row + 2, 18:20] = torch.tensor([252, 252, 84]).view(3, 1, 1)
     # told at step 2, which shows for one more; from 12 to 50 it has crossed; from 8 on it goes on as it began at 7

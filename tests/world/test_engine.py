@@ -205,6 +205,29 @@ def test_what_does_not_work_is_said_in_one_line_and_play_goes_on(small_agent, br
     dreams(world, small_agent, 2)
 
 
+@pytest.mark.parametrize("left", [b"", b"{", b"[]"])
+def test_a_choice_that_was_cut_short_is_made_again(small_agent, left, tmp_path, monkeypatch):
+    pytest.importorskip("openvino")
+    monkeypatch.setenv("DIAMOND_CACHE", str(tmp_path))
+    folder = openvino_runtime.cache_folder(small_agent.denoiser, small_agent.reward_end, SMALL.frame_shape)
+    folder.mkdir(parents=True)
+    (folder / openvino_runtime.CHOICE).write_bytes(left)
+    monkeypatch.setattr(openvino_runtime, "convert", lambda *_: None)
+    monkeypatch.setattr(openvino_runtime, "try_out", lambda _: {"options": None, "why": "it was asked again"})
+    for _ in range(2):
+        with pytest.raises(openvino_runtime.OpenVinoError, match="it was asked again"):
+            openvino_runtime.build(small_agent.denoiser, small_agent.reward_end, SMALL.frame_shape)
+        monkeypatch.setattr(openvino_runtime, "try_out", lambda _: pytest.fail("it was known"))
+
+
+def test_a_cache_that_cannot_be_written_is_said_in_one_line(small_agent, tmp_path, monkeypatch):
+    pytest.importorskip("openvino")
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("DIAMOND_CACHE", str(tmp_path / "file"))
+    with pytest.raises(openvino_runtime.OpenVinoError, match="cannot be kept in"):
+        openvino_runtime.build(small_agent.denoiser, small_agent.reward_end, SMALL.frame_shape)
+
+
 def test_old_conversions_are_forgotten(tmp_path):
     for i in range(12):
         (tmp_path / f"{i:02}").mkdir()

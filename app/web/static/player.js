@@ -73,7 +73,6 @@ class DreamPlayer extends HTMLElement {
   leave() {
     this.link?.close();
     this.link = this.dream = this.game = null;
-    this.hiddenNow = false;
     this.root.classList.remove("watching", "awake", "recording");
     this.drawer.toggle(false);
     this.close();
@@ -98,6 +97,9 @@ class DreamPlayer extends HTMLElement {
 
   on_opened(fields) {
     this.game = fields;
+    this.view = null;
+    this.hiddenNow = false;
+    this.away(this.unseen);
     this.find("[data-title]").textContent = fields.title;
     this.root.classList.toggle("watching", fields.watching);
     this.root.classList.toggle("real", fields.reality);
@@ -324,11 +326,10 @@ class DreamPlayer extends HTMLElement {
     window.addEventListener("pagehide", () => this.link?.close());
     window.addEventListener("pageshow", (event) => { if (event.persisted && this.dream) this.open(this.dream); });
     let inView = true;
-    document.addEventListener("visibilitychange", () => this.away(document.hidden || !inView));
-    new IntersectionObserver(([entry]) => {
-      inView = entry.isIntersecting;
-      this.away(document.hidden || !inView);
-    }).observe(this);
+    this.unseen = false;
+    const seen = () => { this.unseen = document.hidden || !inView; this.away(this.unseen); };
+    document.addEventListener("visibilitychange", seen);
+    new IntersectionObserver(([entry]) => { inView = entry.isIntersecting; seen(); }).observe(this);
     new ResizeObserver(() => this.view && this.arrange()).observe(this.find(".pictures"));
     for (const kind of ["pointerdown", "pointermove"]) {
       this.panels.dream.canvas.addEventListener(kind, (event) => this.paint(event));

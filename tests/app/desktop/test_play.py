@@ -158,6 +158,20 @@ def test_painting_picking_and_taking_back(stage):
     assert (stage.view.frame[8, 4:11] == 255).all() and (stage.view.frame[0] == before[0]).all()
     stage.tap(pygame.K_z, "z")
     assert (stage.view.frame == before).all()
+    # a long stroke is one stroke, and one that is taken back under way is over
+    stage.mouse(pygame.MOUSEBUTTONDOWN, (box.left + 1, box.top + 1))
+    for i in range(90):
+        stage.mouse(pygame.MOUSEMOTION, (box.left + (1 + i % 2 * 14) * side + 1, box.top + 9 * side + 1))
+    stage.settle()
+    assert (stage.view.frame[9, 1:15] == 255).all()
+    stage.tap(pygame.K_z, "z")
+    stage.mouse(pygame.MOUSEMOTION, (box.left + 5 * side + 1, box.top + 5 * side + 1))
+    stage.mouse(pygame.MOUSEBUTTONUP, (box.left + 5 * side + 1, box.top + 5 * side + 1))
+    stage.settle()
+    assert (stage.view.frame == before).all()
+    for _ in range(2):
+        stage.tap(pygame.K_F1)
+    assert stage.view.paused, "it was not the help that stopped time"
     stage.click((box.left + 1, box.top + 1), button=3)
     assert stage.play.hands.brush.colour == tuple(before[0, 0])
     stage.tap(pygame.K_b, "b")
@@ -268,6 +282,8 @@ def test_help_holds_time_and_gives_another_key(stage):
     stage.click(stage.hot("rebind", "mind"))
     stage.tap(pygame.K_SPACE, " ")
     assert stage.play.hands.rebinding == "mind", "a key that plays cannot be had"
+    stage.tap(pygame.K_LCTRL, mod=pygame.KMOD_LCTRL)
+    assert stage.play.hands.rebinding == "mind", "nor one that a command never hears"
     stage.tap(pygame.K_j, "j")
     stage.tap(pygame.K_ESCAPE)
     stage.until(lambda: not stage.view.paused, "for time to go on")
@@ -276,6 +292,14 @@ def test_help_holds_time_and_gives_another_key(stage):
     stage.tap(pygame.K_j, "j")
     assert stage.play.hands.mind
     assert type(stage.keyboard)().keys["mind"] == ("j",), "kept for the next time"
+
+
+def test_the_agent_thinks_of_what_is_seen_also_while_time_stands_still(stage):
+    steps(stage, 3)
+    stage.tap(pygame.K_n, "n")
+    stage.until(lambda: stage.view.probabilities is not None, "for the agent")
+    then = stage.session.rewind_to(1).probabilities
+    assert then is not None and tuple(then) != tuple(stage.view.probabilities)
 
 
 def test_another_key_plays(stage):

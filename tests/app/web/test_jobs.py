@@ -73,12 +73,15 @@ def test_what_became_of_a_run(tmp_path: Path):
 
 def test_a_run_of_another_version_is_named_and_hides_no_other(tmp_path: Path):
     begun(tmp_path, "good")
+    house = House(Settings(runs=tmp_path))
     (tmp_path / "old").mkdir()
     (tmp_path / "old" / "config.json").write_text('{"game": "toy", "from_another": true}')
-    house = House(Settings(runs=tmp_path))
-    assert house.jobs.status("old").state == "unreadable"
-    assert sorted(name for _, name in choices(house)) == ["good", "old"]
-    assert "another version" in refresh(house, "old")[1]
+    for job in (None, {"pid": 2**22 + 1, "started": 0, "game": None}):  # begun in a terminal, and gone on with here
+        if job:
+            (tmp_path / "old" / JOB).write_text(json.dumps(job))
+        assert house.jobs.status("old").state == "unreadable"
+        assert sorted(name for _, name in choices(house)) == ["good", "old"]
+        assert "another version" in refresh(house, "old")[1]
     house.jobs.delete("old")
     assert house.jobs.names() == ["good"]
 

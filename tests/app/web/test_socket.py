@@ -231,6 +231,24 @@ def test_a_link_tells_the_same_dream(server: Server, nth: int):
         np.testing.assert_array_equal(pixels(other.views[-1][1][0]), picture)
 
 
+def test_a_link_names_the_seed_of_its_own_game_and_none_after_paint(server: Server):
+    with server.page() as page:
+        page.open(seed=3)
+        page.view(lambda v: v["age"] > 3)
+        page.send("reset", seed=7)
+        page.view(lambda v: v["moment"] > v["age"] + 1)
+        page.send("pause", on=True)
+        page.send("rewind", moment=2)
+        page.send("link")
+        assert page.until("link")["query"]["seed"] == "3"
+        page.send("reset")
+        page.send("paint", x=1, y=1, radius=1, rgb=[9, 9, 9])
+        page.send("link")
+        while not (note := page.until("note")["text"]):
+            pass
+        assert "a link holds a dream that was only played" in note
+
+
 def test_a_link_of_another_game_is_refused(server: Server):
     with server.page() as page:
         page.send("join")
