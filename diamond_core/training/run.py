@@ -12,6 +12,7 @@ import json
 import os
 import pickle
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -101,6 +102,15 @@ class Run:
     def moment(self, epoch: int) -> Path:
         """The folder of the agent as it was after an epoch."""
         return self.checkpoints / f"epoch_{epoch:04d}"
+
+    def write_moment(self, epoch: int, write: Callable[[Path], object]) -> None:
+        """What `write(folder)` puts there, in place of an older moment of this epoch, which stays until it is whole."""
+        folder = self.moment(epoch)
+        fresh = folder.with_name(f".{folder.name}.new")
+        self.discard(fresh)
+        write(fresh)
+        self.discard(folder)
+        os.replace(fresh, folder)
 
     @staticmethod
     def discard(folder: Path) -> None:

@@ -385,8 +385,6 @@ class Trainer:
         self._moment_at = time.perf_counter()
         if not self.processes.is_main:
             return
-        folder = self.run_folder.moment(epoch)
-        self.run_folder.discard(folder)
         stage = {"game": self.config.game, "preset": self.config.preset,
                  "steps": self.dataset.num_steps, "episodes": self.dataset.num_episodes,
                  "updates": {name: learner.num_updates for name, learner in self.learners.items()},
@@ -396,5 +394,6 @@ class Trainer:
                     **summed([*self.before, stage])}
         card = Card(self.config.game, list(self.action_names), self.config.agent, training=training,
                     metrics={"returns": self.scores} if self.scores else {})
-        save_checkpoint(folder, self.shown, card, starts_of(self.config, self.dataset))
+        starts = starts_of(self.config, self.dataset)
+        self.run_folder.write_moment(epoch, lambda folder: save_checkpoint(folder, self.shown, card, starts))
         self.run_folder.thin_out(self.config.keep_checkpoints)

@@ -235,6 +235,24 @@ def test_other_configuration_and_busy_or_foreign_folders_are_refused(unstopped, 
         Run(tmp_path / "nothing").config()
 
 
+def test_a_moment_stays_until_a_newer_one_is_whole(tmp_path):
+    def write(word: str, full: bool = False) -> None:
+        def fill(folder: Path) -> None:
+            folder.mkdir(parents=True)
+            (folder / "word").write_text(word)
+            if full:
+                raise OSError("no space left on the disk")
+        run.write_moment(1, fill)
+
+    run = Run(tmp_path)
+    write("first")
+    with pytest.raises(OSError, match="no space"):
+        write("half", full=True)
+    assert (run.moment(1) / "word").read_text() == "first"
+    write("second")
+    assert (run.moment(1) / "word").read_text() == "second" and len(list(run.checkpoints.iterdir())) == 1
+
+
 def test_moments_are_thinned_out_evenly(tmp_path):
     run = Run(tmp_path)
     for epoch in range(1, 21):
