@@ -23,8 +23,8 @@ from tests.app.web.conftest import Server
 WORDS = ["join", "open", "press", "release", "blur", "leave", "step", "sleep", "wake", "resync", "fork", "unfork",
          "unpaint", "denoise", "link", "got", "ping", "pause", "who", "show", "resync_every", "speed", "reset",
          "rewind", "branch", "knobs", "mind", "screen", "paint", "record", "dance", "", "__class__"]
-FIELDS = ["game", "seed", "actions", "tape", "at", "key", "n", "on", "who", "view", "steps", "x", "y", "moment", "done",
-          "action", "order", "churn", "temperature", "radius", "rgb", "resume", "watch", "seq", "__proto__"]
+FIELDS = ["game", "seed", "nth", "actions", "tape", "at", "key", "n", "on", "who", "view", "steps", "x", "y", "moment",
+          "done", "action", "order", "churn", "temperature", "radius", "rgb", "resume", "watch", "seq", "__proto__"]
 VALUES: list[Any] = [
     None, True, False, 0, 1, -1, 7, 2**31, 2**63, 2**200, -2**63, 0.5, 1e308, "", "left", "small", "agent", "twin",
     "a" * 500, "../../etc/passwd", "..\\..\\x", "%2e%2e/", "\u0000", "\u202e", "'; drop table", "<script>", "small@1",
