@@ -212,8 +212,7 @@ class Stage:
         """The same as a matter of routine: the frame just dreamt stays in view."""
         assert self.real is not None
         self.dream = self._dream_of_reality()
-        self._facts = replace(self._facts, total=self.real.total, age=0, agreement=True, steps_agreed=0,
-                              seed=None)
+        self._facts = replace(self._facts, total=self.real.total, age=0, agreement=True, steps_agreed=0, seed=None)
         self.timeline.resync(self._facts, self.dream)
 
     def _put(self, state: DreamState, facts: Facts) -> None:
