@@ -166,7 +166,8 @@ def headline(s: Status, p: Progress, words: str) -> str:
     if s.state in ("failed", "unreadable"):
         line = s.last_words or words
     moving = ' <i class="spin"></i>' if s.state in ("training", "stopping") else ""
-    return (f'<div class="run {s.state}"><h2>{escape(s.name)} <small>{escape(s.config.game)}, {s.config.preset}</small>'
+    kind = "" if s.state == "unreadable" else f"{escape(s.config.game)}, {s.config.preset}"
+    return (f'<div class="run {s.state}"><h2>{escape(s.name)} <small>{kind}</small>'
             f'</h2><p>{moving}<b>{s.state}</b> {escape(line)}</p>'
             f'<div class="bar" role="progressbar" aria-valuenow="{100 * p.share:.0f}" aria-valuemin="0" '
             f'aria-valuemax="100"><i style="width:{100 * p.share:.1f}%"></i></div></div>')
