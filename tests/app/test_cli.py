@@ -94,7 +94,7 @@ def test_nothing_that_existed_is_lost(capsys, home, tmp_path):
                  ["export", home / "run", "--out", tmp_path / "full"]):
         assert "not empty" in fails(capsys, *args)
     assert (tmp_path / "full" / "letter").read_text() == "x"
-    for args in (["evaluate", "returns", home / "run"], ["bench", "--only", "emulator"]):
+    for args in (["evaluate", "returns", home / "run"], ["bench"]):
         assert "full is a folder" in fails(capsys, *args, "--out", tmp_path / "full")
     assert "with seed 0 already" in fails(capsys, "collect", "--game", "toy", "--out", home / "data", "--append",
                                           "--image-size", 8)
