@@ -49,7 +49,9 @@ def learners_of(config: TrainConfig, names: list[str], runtime: Runtime, world_s
                          "--returns.clip 0.2")
     if config.agent.image_channels != 3:
         raise ValueError(f"games give frames of 3 channels, got --agent.image-channels {config.agent.image_channels}")
-    for name in ("actor_critic",) if config.model_free else (*MODELS, "sight", "imitation"):
+    used = ["actor_critic"] if config.model_free else [*MODELS, *(
+        name for name in ("sight", "imitation") if getattr(config, name).first_updates)]
+    for name in used:
         if (size := getattr(config, name).batch_size) % world_size:
             raise ValueError(f"expected a batch that {world_size} processes can share evenly, got {size}: see "
                              f"--{name.replace('_', '-')}.batch-size")

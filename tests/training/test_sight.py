@@ -96,6 +96,10 @@ def test_what_cannot_be_learned_is_refused_in_one_line():
         learners_of(replace(grey, agent=replace(grey.agent, image_channels=1)), PONG, resolve(EXACT), 1, None)
     with pytest.raises(ValueError, match=r"that 7 processes can share evenly, got \d+: see --denoiser\.batch-size"):
         learners_of(config(), PONG, resolve(EXACT), 7, None)
+    # what is not used need not be shared: it gets as far as looking for the other process
+    unused = replace(config(), sight=replace(config().sight, first_updates=0, batch_size=9))
+    with pytest.raises(ValueError, match="process group"):
+        learners_of(unused, PONG, resolve(EXACT), 2, None)
 
 
 def test_a_run_sees_first_and_its_card_says_so(tmp_path):

@@ -2,7 +2,6 @@
 
 import { line } from "./gallery.js";
 import { at } from "./link.js";
-import { remember } from "./tapes.js";
 import { DRAWER, KEYS } from "./template.js";
 
 export class Drawer {
@@ -155,7 +154,6 @@ export class Drawer {
   }
 
   recorded(tape, note) {
-    remember(tape.id);
     const link = (word, ending) => {
       const a = line("a", "", word);
       a.href = at(`api/tapes/${tape.id}.${ending}`);
