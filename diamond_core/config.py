@@ -15,8 +15,10 @@ class DenoiserConfig:
 
     num_conditioning_frames: int = 4
     """How many past frames and actions the next frame depends on (k)."""
+    num_conditioning_actions: int = 0
+    """How many of these actions it depends on, where older ones show in the frames; 0 = all, as in the paper."""
     cond_channels: int = 256
-    """Width of the conditioning vector; must divide by the number of conditioning frames."""
+    """Width of the conditioning vector; must divide by the number of conditioning actions."""
     channels: tuple[int, ...] = (64, 64, 64, 64)
     """Width of each resolution of the U-Net."""
     depths: tuple[int, ...] = (2, 2, 2, 2)

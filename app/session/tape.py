@@ -206,6 +206,10 @@ class Tape:
         if world.num_actions != len(self.origin.action_names):
             raise TapeError(f"this tape has {len(self.origin.action_names)} actions, the world {world.num_actions}: "
                             f"use a checkpoint of {self.origin.game}")
+        for i in [*self.values, *self.stops][:1]:
+            if (seen := self._value(i, world).frames.shape[1]) != world.num_conditioning_frames:
+                raise TapeError(f"this tape was dreamt by a world that sees {seen} frames, this one sees "
+                                f"{world.num_conditioning_frames}: use the checkpoint it was recorded with")
 
 
 class Played(NamedTuple):

@@ -35,6 +35,8 @@ NUM_STARTS = 64
 """Starting points that a checkpoint carries."""
 ACTION_LAYERS = re.compile(r"act_emb.*weight|actor_linear")
 """Layers with one row an action."""
+FIRST_LAYER = "inner_model.conv_in.weight"
+"""Of the denoiser, with columns for every past frame, oldest first."""
 
 
 def learners_of(config: TrainConfig, names: list[str], runtime: Runtime, world_size: int, source: Agent | None
@@ -102,6 +104,8 @@ def take_weights(agent: Agent, source: Agent, config: TrainConfig, names: list[s
         if known != names:
             taken |= {layer: for_actions(taken[layer], fresh[layer], known, names) for layer in taken
                       if ACTION_LAYERS.search(layer)}
+        if name == "denoiser":
+            taken |= {FIRST_LAYER: for_frames(taken[FIRST_LAYER], fresh[FIRST_LAYER], config.agent.image_channels)}
         try:
             model.load_state_dict(taken)
         except RuntimeError as error:
@@ -114,6 +118,15 @@ def for_actions(taken: Tensor, fresh: Tensor, known: list[str], names: list[str]
     if taken.shape[1:] != fresh.shape[1:]:
         return taken
     return torch.stack([taken[known.index(name)] if name in known else fresh[i] for i, name in enumerate(names)])
+
+
+def for_frames(taken: Tensor, fresh: Tensor, channels: int) -> Tensor:
+    """The first layer (out, (k + 1) c, 3, 3) of a denoiser that sees other numbers of past frames: those that are older
+    than what it knew count for nothing yet."""
+    more = fresh.shape[1] - taken.shape[1]
+    if more % channels:
+        return taken
+    return torch.cat([torch.zeros_like(fresh[:, :max(0, more)]), taken[:, max(0, -more):]], dim=1)
 
 
 def compile_parts(model: nn.Module) -> None:

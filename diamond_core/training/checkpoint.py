@@ -229,7 +229,9 @@ def _config_of(w: dict[str, Tensor]) -> tuple[AgentConfig, int]:
     num_actions, action_dim = w[f"{inner}.act_emb.0.weight"].shape
     cond = 2 * w[f"{inner}.noise_emb.weight"].shape[1]
     channels, depths, attention = levels_of(w, f"{inner}.unet.d_blocks")
-    denoiser = DenoiserConfig(cond // action_dim, cond, channels, depths, attention)
+    image_channels = w[f"{inner}.conv_out.weight"].shape[0]
+    frames, actions = w[f"{inner}.conv_in.weight"].shape[1] // image_channels - 1, cond // action_dim
+    denoiser = DenoiserConfig(frames, 0 if actions == frames else actions, cond, channels, depths, attention)
 
     channels, depths, attention = levels_of(w, "rew_end_model.encoder.blocks")
     dim = w["rew_end_model.lstm.weight_hh_l0"].shape[1]
@@ -243,7 +245,6 @@ def _config_of(w: dict[str, Tensor]) -> tuple[AgentConfig, int]:
     while (key := f"actor_critic.encoder.encoder.{2 * len(stages) + 1}.f.2.weight") in w:
         stages.append(w[key].shape[0])
     actor_critic = ActorCriticConfig(tuple(stages), w["actor_critic.lstm.weight_hh"].shape[1])
-    image_channels = w[f"{inner}.conv_out.weight"].shape[0]
     return AgentConfig(image_channels, (side, side), denoiser, reward_end=reward_end, actor_critic=actor_critic), \
         num_actions
 

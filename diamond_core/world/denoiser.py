@@ -23,10 +23,13 @@ class InnerModel(nn.Module):
     def __init__(self, config: DenoiserConfig, num_actions: int, image_channels: int) -> None:
         super().__init__()
         k, cond = config.num_conditioning_frames, config.cond_channels
-        if cond % k or cond % 2:
-            raise ValueError(f"cond_channels must be even and divide by the {k} conditioning frames, got {cond}")
+        m = config.num_conditioning_actions or k
+        if not 0 < m <= k:
+            raise ValueError(f"expected 1 to {k} conditioning actions, as many as there are frames, got {m}")
+        if cond % m or cond % 2:
+            raise ValueError(f"cond_channels must be even and divide by the {m} conditioning actions, got {cond}")
         self.noise_emb = FourierFeatures(cond)
-        self.act_emb = nn.Sequential(nn.Embedding(num_actions, cond // k), nn.Flatten())
+        self.act_emb = ActionEmbedding(nn.Embedding(num_actions, cond // m), nn.Flatten(), m)
         self.cond_proj = nn.Sequential(nn.Linear(cond, cond), nn.SiLU(), nn.Linear(cond, cond))
         self.conv_in = conv3x3((k + 1) * image_channels, config.channels[0])
         self.unet = UNet(config.channels, config.depths, cond, config.attention)
@@ -43,6 +46,18 @@ class InnerModel(nn.Module):
         x = self.conv_in(torch.cat([frames, noisy], dim=1))
         x = self.unet(x, cond)
         return self.conv_out(F.silu(self.norm_out(x)))
+
+
+class ActionEmbedding(nn.Sequential):
+    """The newest of the actions (b, k), as many as there is room for -> (b, cond_channels)."""
+
+    def __init__(self, table: nn.Embedding, flatten: nn.Flatten, newest: int) -> None:
+        super().__init__(table, flatten)
+        self.newest = newest
+
+    def forward(self, actions: Tensor) -> Tensor:
+        """See the class."""
+        return super().forward(actions[:, -self.newest:])
 
 
 class DenoisingNoise(NamedTuple):

@@ -22,6 +22,10 @@ CONFIGS = {
         reward_end=RewardEndConfig(cond_channels=16, channels=(8, 16), depths=(2, 1), attention=(True, False),
                                    lstm_dim=32),
         actor_critic=ActorCriticConfig(channels=(8, 16, 24), lstm_dim=32)),
+    "eight frames, three actions": AgentConfig(
+        image_size=(16, 16),
+        denoiser=DenoiserConfig(num_conditioning_frames=8, num_conditioning_actions=3, cond_channels=48, channels=(8,),
+                                depths=(1,), attention=(False,))),
     "one level, one frame": AgentConfig(
         image_size=(16, 16),
         denoiser=DenoiserConfig(num_conditioning_frames=1, cond_channels=16, channels=(8,), depths=(1,),
@@ -42,6 +46,22 @@ def test_other_sizes(config):
     assert rewards.shape == (2, k, 3) and ends.shape == (2, k, 2)
     prediction = agent.actor_critic(frames[:, 0], agent.actor_critic.initial_memory(2))
     assert prediction.logits.shape == (2, 5) and prediction.values.shape == (2,)
+
+
+def test_only_so_many_actions_are_asked_for():
+    inner = Agent.from_config(CONFIGS["eight frames, three actions"], num_actions=5).denoiser.inner_model
+    actions = torch.zeros(9, 8, dtype=torch.int64)
+    actions[range(8), range(8)] = 1
+    told = inner.act_emb(actions)
+    assert [torch.equal(row, told[8]) for row in told[:8]] == [True] * 5 + [False] * 3
+
+
+@pytest.mark.parametrize(("frames", "actions", "message"), [
+    (4, 5, "1 to 4 conditioning actions"), (4, -1, "1 to 4"), (8, 3, "divide by the 3 conditioning actions")])
+def test_impossible_numbers_of_actions_are_refused(frames, actions, message):
+    config = AgentConfig(denoiser=DenoiserConfig(num_conditioning_frames=frames, num_conditioning_actions=actions))
+    with pytest.raises(ValueError, match=message):
+        Agent.from_config(config, num_actions=5)
 
 
 def test_levels_must_match():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pickle
+from dataclasses import replace
 
 import pytest
 import torch
@@ -132,7 +133,8 @@ def test_sizes_are_read_from_the_tensors(small_agent):
         SMALL.denoiser, SMALL.reward_end, SMALL.actor_critic)
     assert config.frame_shape == SMALL.frame_shape
     other = AgentConfig(image_channels=1, denoiser=DenoiserConfig(
-        num_conditioning_frames=2, channels=(32, 64), depths=(1, 3), attention=(False, True)))
+        num_conditioning_frames=6, num_conditioning_actions=2, channels=(32, 64), depths=(1, 3),
+        attention=(False, True)))
     config, _ = config_of(Agent.from_config(other, 6).published_state_dict())
     assert config == other
 
@@ -199,6 +201,24 @@ def test_weights_of_another_game_keep_what_the_actions_share(small_agent, tmp_pa
         else:
             assert torch.equal(its, torch.stack([old[name][2], new[name][1], old[name][0], old[name][1]])), name
     assert sum(old[name].shape != its.shape for name, its in taken.named_parameters()) == 4
+
+
+def test_a_world_can_go_on_with_a_longer_memory(small_agent, tmp_path):
+    """What it did not see before counts for nothing at first; with more actions it is another network."""
+    config = TrainConfig("toy", agent=SMALL, initial=str(save_checkpoint(tmp_path / "toy", small_agent, card())))
+    source = diamond_core.load(config.initial, device="cpu")
+    longer = replace(SMALL, denoiser=replace(SMALL.denoiser, num_conditioning_frames=6, num_conditioning_actions=4))
+    agent = Agent.from_config(longer, 3)
+    take_weights(agent, source, config, NAMES)
+    past, actions = torch.rand(2, 6, 3, 16, 16) * 2 - 1, torch.randint(0, 3, (2, 6))
+    x, c = torch.randn(2, 3, 16, 16), agent.denoiser.conditioners(torch.tensor([0.1, 2.0]))
+    with torch.no_grad():
+        found = agent.denoiser.model_output(x, c, past, actions)
+        expected = small_agent.denoiser.model_output(x, c, past[:, 2:], actions[:, 2:])
+    torch.testing.assert_close(found, expected)
+    other = replace(longer, denoiser=replace(longer.denoiser, num_conditioning_frames=8, num_conditioning_actions=8))
+    with pytest.raises(CheckpointError, match="act_emb"):
+        take_weights(Agent.from_config(other, 3), source, config, NAMES)
 
 
 def test_a_model_of_another_checkpoint_is_joined(tmp_path):

@@ -27,8 +27,9 @@ pytestmark = pytest.mark.skipif(not any(map(shutil.which, ("cc", "gcc", "clang")
 SIZES = {
     "deep": AgentConfig(denoiser=DenoiserConfig(channels=(32, 32, 64, 64), depths=(1, 1, 1, 1)),
                         reward_end=RewardEndConfig(channels=(16, 16, 32, 32), depths=(1, 1, 1, 1))),
-    "several blocks": AgentConfig(image_size=(32, 48), denoiser=DenoiserConfig(channels=(64, 96), depths=(2, 3),
-                                                                               attention=(False, False)),
+    "several blocks": AgentConfig(image_size=(32, 48), denoiser=DenoiserConfig(
+                                      num_conditioning_frames=8, num_conditioning_actions=4, channels=(64, 96),
+                                      depths=(2, 3), attention=(False, False)),
                                   reward_end=RewardEndConfig(channels=(32, 32), depths=(2, 2),
                                                              attention=(False, False))),
     "attention": AgentConfig(image_channels=1, image_size=(16, 24),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import struct
 from dataclasses import replace
 
@@ -110,6 +111,14 @@ def test_a_changed_action_is_noticed(tape: Tape, pong_world: ToldWorld):
 def test_other_weights_are_noticed(tape: Tape, small_world):
     world = ToldWorld(small_world.denoiser, small_world.reward_end, small_world.sampler, small_world.runtime)
     with pytest.raises(TapeError, match="6 actions, the world 3"):
+        list(tape.replay(world))
+
+
+def test_a_world_with_another_memory_is_refused(tape: Tape, pong_world: ToldWorld):
+    denoiser = copy.copy(pong_world.denoiser)
+    denoiser.config = replace(denoiser.config, num_conditioning_frames=8)
+    world = ToldWorld(denoiser, pong_world.reward_end, SMALL.sampler, resolve(EXACT))
+    with pytest.raises(TapeError, match="sees 4 frames, this one sees 8"):
         list(tape.replay(world))
 
 
