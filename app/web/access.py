@@ -31,6 +31,7 @@ MAX_UPLOAD = 512 * 2**20
 """Bytes; for the owner only, and only where files are uploaded."""
 MAX_TAPE = 17 * 2**20
 """A little more than a tape may have, so that whoever sends too much is told."""
+STRANGER = "Open this server by the link that its owner gave you."
 UNSAFE = ("POST", "PUT", "PATCH", "DELETE")
 
 
@@ -136,8 +137,11 @@ class Gate:
             limit = self._limit(scope)
             await self.app(scope, bounded(receive, limit), hardened(scope, send))
         elif scope["type"] == "websocket":
-            # before it is accepted: the browser sees a plain 403
-            await send({"type": "websocket.close", "code": 1008, "reason": "not for you"})
+            if scope.get("role", "") is None:
+                # a page that was open while the server began anew has an old token: only what was accepted can be told
+                await receive()
+                await send({"type": "websocket.accept"})
+            await send({"type": "websocket.close", "code": 4003, "reason": STRANGER[:-1]})
         else:
             await refusal(scope, receive, hardened(scope, send))
 
@@ -188,7 +192,7 @@ class Gate:
     def _stranger(self, scope: Scope) -> Response:
         if scope["type"] == "http" and "text/html" in Headers(scope=scope).get("accept", ""):
             return HTMLResponse(login_page(self.access.login is not None), 401)
-        return PlainTextResponse("Open this server by the link that its owner gave you.", 401)
+        return PlainTextResponse(STRANGER, 401)
 
 
 def set_cookie(response: Response, name: str, token: str, scope: Scope) -> None:
@@ -237,7 +241,7 @@ def login_page(has_login: bool, wrong: str = "") -> str:
     form = """<form method="post" action="/login"><label>Name <input name="user" autocomplete="username" required
 autofocus></label><label>Password <input name="password" type="password" autocomplete="current-password" required>
 </label><button>Come in</button></form>""" if has_login else ""
-    words = "Log in to dream here." if has_login else "Open this server by the link that its owner gave you."
+    words = "Log in to dream here." if has_login else STRANGER
     return f"""<!doctype html><html lang="en"><meta charset="utf-8"><title>DIAMOND playground</title>
 <meta name="viewport" content="width=device-width, initial-scale=1"><link rel="stylesheet" href="/ui/page.css">
 <link rel="stylesheet" href="/ui/look.css"><body class="door"><main><h1>DIAMOND playground</h1><p>{words}</p>

@@ -112,7 +112,11 @@ class Connection:
         if self.watching is not None and self in self.watching.watchers:
             self.watching.watchers.remove(self)
         if self.player is not None:
-            self.house.lobby.lost(self.player, self)
+            thrown_out = self._closing is not None and self._closing[0] == POLICY
+            if thrown_out and self.player.page is self:  # it will not come back to its dream
+                self.house.lobby.leave(self.player)
+            else:
+                self.house.lobby.lost(self.player, self)
 
     async def _write(self) -> None:
         try:

@@ -1,8 +1,11 @@
 // Everything that is quiet until wanted: knobs, time, reality, the agent's mind, links, keys.
 
 import { line } from "./gallery.js";
-import { at } from "./link.js";
+import { at, seedOf } from "./link.js";
 import { DRAWER, KEYS } from "./template.js";
+
+/** Phones, upright and on their side. */
+const SMALL = "(max-width: 640px), (max-height: 500px) and (pointer: coarse)";
 
 export class Drawer {
   constructor(player) {
@@ -15,7 +18,7 @@ export class Drawer {
     this.element.addEventListener("change", (event) => this.change(event.target));
     this.find(".keys dl").replaceChildren(...KEYS.flatMap(([key, what]) => [line("dt", "", key), line("dd", "", what)]));
     // on a phone what stands above and below the picture lives here
-    const narrow = matchMedia("(max-width: 640px)");
+    const narrow = matchMedia(SMALL);
     const move = () => {
       const [choices, tools] = [this.find("[data-slot=choices]"), this.find("[data-slot=tools]")];
       const header = player.find(".play > header"), bar = player.find(".play > .tools");
@@ -91,7 +94,8 @@ export class Drawer {
     else if (name === "paint") { player.wants.paint = checked; player.root.classList.toggle("painting", checked);
       if (checked) player.send("pause", { on: true }); }
     else if (name === "screen") { player.wants.screen = checked; player.send("screen", { on: checked }); }
-    if (input.type !== "number") player.focusPlay();
+    // a click leaves the keyboard to the game; somebody who tabs keeps the focus
+    if (input.type !== "number" && !input.matches(":focus-visible")) player.focusPlay();
   }
 
   /** A tick box turned by a key. */
@@ -125,8 +129,9 @@ export class Drawer {
   }
 
   reset() {
-    const seed = this.inputs.seed.value, same = Number(seed) === this.game?.seed || seed === "";
-    this.player.send("reset", same ? {} : { seed: Number(seed) });
+    const field = this.inputs.seed, seed = seedOf(field.value), same = seed === this.game?.seed || field.value === "";
+    if (!same) field.value = seed;
+    this.player.send("reset", same ? {} : { seed });
     this.player.focusPlay();
   }
 

@@ -1,6 +1,6 @@
 // The way to the server: events as JSON, pictures as packets, and patience when the connection is lost.
 
-const GRACE = 60, HELLO = 1;
+const GRACE = 60, HELLO = 1, SILENCE = 8000;
 
 export const base = new URL("..", import.meta.url);
 
@@ -14,6 +14,9 @@ export function at(path, query = {}) {
   if (token) url.searchParams.set("token", token);
   return url.href;
 }
+
+/** A seed that the server knows, of whatever stands in an address or a field. */
+export const seedOf = (x) => Math.min(2 ** 24 - 1, Math.max(0, Math.round(Number(x)) || 0));
 
 /** JSON from the server; an Error with its own words where it refuses. */
 export async function ask(path, options = {}) {
@@ -35,7 +38,6 @@ export class Link {
     this.secret = null;
     this.closed = false;
     this.lostAt = null;
-    this.drawn = -1;
     this.connect();
   }
 
@@ -44,19 +46,35 @@ export class Link {
     url.protocol = url.protocol.replace("http", "ws");
     const socket = this.socket = new WebSocket(url);
     socket.binaryType = "arraybuffer";
+    this.asked = performance.now();
+    this.drawn = -1;
     socket.onopen = () => {
+      this.asked = null;
       this.send("join", this.secret ? { resume: this.secret } : this.first);
-      this.pinging = setInterval(() => this.send("ping", { n: Math.round(performance.now()) }), 2000);
     };
-    socket.onmessage = (event) => this.take(event.data);
+    socket.onmessage = (event) => { this.asked = null; this.take(event.data, socket); };
     socket.onclose = (event) => this.ended(event);
+    this.pinging = setInterval(() => this.ping(), 2000);
   }
 
+  /** Whether it was sent. */
   send(t, fields = {}) {
-    if (this.socket.readyState === HELLO) this.socket.send(JSON.stringify({ t, ...fields }));
+    if (this.socket.readyState !== HELLO) return false;
+    this.socket.send(JSON.stringify({ t, ...fields }));
+    return true;
   }
 
-  async take(data) {
+  /** A line may die without a word: it is given up when nothing comes for a while after something was asked. */
+  ping() {
+    const now = performance.now();
+    if (this.asked !== null && now - this.asked > SILENCE) {
+      this.socket.onopen = this.socket.onmessage = this.socket.onclose = null;
+      this.socket.close();
+      this.ended({ code: 1006 });
+    } else if (this.send("ping", { n: Math.round(now) })) this.asked ??= now;
+  }
+
+  async take(data, socket) {
     if (typeof data === "string") {
       const { t, ...fields } = JSON.parse(data);
       if (t === "opened") this.secret = fields.secret ?? null;
@@ -68,6 +86,7 @@ export class Link {
     const { kind, fields, images } = unpacked(data);
     const pictures = await Promise.all(images.map((png) => createImageBitmap(
       new Blob([png], { type: "image/png" }), { colorSpaceConversion: "none", premultiplyAlpha: "none" })));
+    if (socket !== this.socket) return; // it was decoded while the line was lost and found: the numbers are others now
     if (kind === 0) {
       // decoding may overtake: what is older than what is seen is not drawn, but told to have come
       const late = fields.seq < this.drawn;
@@ -86,7 +105,6 @@ export class Link {
       this.on("gone", { code: event.code, why: event.reason || "the server ended this dream" });
       return;
     }
-    this.drawn = -1;
     this.lostAt ??= performance.now();
     const away = (performance.now() - this.lostAt) / 1000;
     this.on("lost", { left: Math.max(0, Math.round(GRACE - away)), held: this.secret !== null && away < GRACE });

@@ -3,7 +3,7 @@
 import { Drawer } from "./drawer.js";
 import { Gallery, line } from "./gallery.js";
 import { Keys } from "./keys.js";
-import { base, Link } from "./link.js";
+import { base, Link, seedOf } from "./link.js";
 import { denoising, fan } from "./overlays.js";
 import { colour, difference, fit, Panel } from "./screen.js";
 import { remember } from "./tapes.js";
@@ -43,7 +43,7 @@ class DreamPlayer extends HTMLElement {
     this.root.classList.toggle("embedded", this.embedded);
     if (watch) this.watch(watch);
     else if (game) {
-      this.open({ game, seed: Number(asked.get("seed")) || 0, nth: Number(asked.get("nth")) || 0,
+      this.open({ game, seed: seedOf(asked.get("seed")), nth: Number(asked.get("nth")) || 0,
                   actions: asked.get("actions") ?? "" });
     }
   }
@@ -51,6 +51,7 @@ class DreamPlayer extends HTMLElement {
   /** Into a dream: { game, seed, nth, actions, tape, at }. */
   open(dream) {
     this.dream = { seed: Math.floor(Math.random() * 2 ** 24), ...dream };
+    this.again = false;
     this.state("play");
     this.veil("Finding a place to sleep", { moves: true });
     if (this.link && !this.link.closed) this.link.send("open", this.dream);
@@ -80,13 +81,14 @@ class DreamPlayer extends HTMLElement {
     this.gallery.load();
   }
 
-  send(t, fields) { this.link?.send(t, fields); }
+  /** Whether it was sent. */
+  send(t, fields) { return this.link?.send(t, fields) ?? false; }
 
   state(name) { this.root.dataset.state = name; }
 
   // what the server says
 
-  on_hello() { if (this.dream) this.send("open", this.dream); }
+  on_hello() { this.again = false; if (this.dream) this.send("open", this.dream); }
 
   on_queue({ position, players }) {
     const taken = players === 1 ? "Somebody is dreaming here" : `${players} are dreaming here`;
@@ -97,8 +99,9 @@ class DreamPlayer extends HTMLElement {
 
   on_opened(fields) {
     this.game = fields;
-    this.view = null;
-    this.hiddenNow = false;
+    // a dream that goes on after the line was cut may still wait because nobody saw it
+    if (!this.again) { this.view = null; this.hiddenNow = this.waits = false; }
+    this.again = false;
     this.away(this.unseen);
     this.find("[data-title]").textContent = fields.title;
     this.root.classList.toggle("watching", fields.watching);
@@ -120,7 +123,8 @@ class DreamPlayer extends HTMLElement {
     this.veil(null);
     view.pictures.forEach((name, i) => this.panels[name].draw(pictures[i]));
     this.arrange();
-    if (this.wants.difference && view.show === "twin" && view.pictures.includes("reality")) this.differ();
+    if (!this.wants.difference || view.show !== "twin") this.find("canvas.over").hidden = true;
+    else if (view.pictures.includes("reality")) this.differ();
     this.timeline.add(view.marks, view.moment, view.last);
     this.timeline.draw();
     if (view.echo !== null) this.measured(this.keys.way(view.echo));
@@ -177,6 +181,7 @@ class DreamPlayer extends HTMLElement {
 
   on_lost({ left, held }) {
     this.keys.releaseAll();
+    this.again = held;
     this.veil(held ? `The connection is lost. Trying again; your dream waits ${left} s more.` :
               "The connection is lost. Trying again.", { moves: true });
   }
@@ -336,8 +341,14 @@ class DreamPlayer extends HTMLElement {
     }
     this.keys.thumb(this.find(".thumb"), () => this.game?.directions ?? []);
     this.keys.button(this.find(".fire"), "space");
-    const look = () => {
+    const look = (now) => {
       this.keys.poll((name) => this.do(name));
+      // 60 dabs a second at most, whatever the pointer's rate
+      if (this.dab && now - (this.dabbed ?? 0) > 15) {
+        this.send("paint", this.dab);
+        this.dabbed = now;
+        this.dab = null;
+      }
       requestAnimationFrame(look);
     };
     requestAnimationFrame(look);
@@ -369,7 +380,7 @@ class DreamPlayer extends HTMLElement {
     const next = (list, now) => list[(list.indexOf(now) + 1) % list.length];
     const acts = {
       leave: () => this.leave(), pause: () => this.send("pause", { on: !view.paused }), step: () => this.send("step"),
-      rewind: () => this.rewind(this.timeline.clamped(view.moment - 15), true), fork: () => this.send("fork"),
+      rewind: () => this.view && this.rewind(this.timeline.clamped(view.moment - 15), true), fork: () => this.send("fork"),
       moon: () => this.send(view.awake ? "sleep" : "wake"), record: () => this.send("record", { on: view.tape === null }),
       more: () => this.drawer.toggle(), reset: () => this.drawer.reset(), denoise: () => this.send("denoise"),
       resync: () => this.send("resync"), link: () => this.send("link"),
@@ -384,7 +395,7 @@ class DreamPlayer extends HTMLElement {
 
   pick(name, value) {
     if (name === "who") this.send("who", { who: value });
-    else if (name === "show") { this.send("show", { view: value }); this.find("canvas.over").hidden = true; }
+    else if (name === "show") this.send("show", { view: value });
     else if (name === "order") this.drawer.turn({ order: Number(value) });
   }
 
@@ -394,21 +405,23 @@ class DreamPlayer extends HTMLElement {
     event.preventDefault();
     const { x, y } = this.panels.dream.under(event), { width, height } = this.panels.dream.canvas;
     if (x < 0 || y < 0 || x >= width || y >= height) return;
-    this.send("paint", { x, y, radius: 1, rgb: this.drawer.ink() });
+    this.dab = { x, y, radius: 1, rgb: this.drawer.ink() };
   }
 
   rewind(moment, done) {
     this.send("rewind", { moment, done });
-    if (done) this.focusPlay();
+    if (done && !this.find(".timeline").matches(":focus-visible")) this.focusPlay();
   }
 
   /** Nobody looks: the dream waits. */
   away(hidden) {
-    if (!this.game || this.game.watching || hidden === this.hiddenNow) return;
+    if (!this.game || this.game.watching) return;
+    if (hidden !== this.hiddenNow) this.keys.releaseAll();
+    if (hidden) {
+      if (!this.hiddenNow) this.waits = !this.view?.paused;
+      if (this.waits) this.send("pause", { on: true });
+    } else if (this.waits) this.waits = !this.send("pause", { on: false });
     this.hiddenNow = hidden;
-    this.keys.releaseAll();
-    if (hidden) { this.waited = !this.view?.paused; if (this.waited) this.send("pause", { on: true }); }
-    else if (this.waited) this.send("pause", { on: false });
   }
 
   close() { this.overlay?.(); this.overlay = null; this.send("unfork"); this.focusPlay(); }

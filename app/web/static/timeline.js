@@ -80,6 +80,11 @@ export class Timeline {
     const width = Math.round(canvas.clientWidth * dots), height = Math.round(canvas.clientHeight * dots);
     if (!width) return;
     if (canvas.width !== width || canvas.height !== height) { canvas.width = width; canvas.height = height; }
+    const seconds = (moment) => ((moment - this.first) / 15).toFixed(1);
+    for (const [name, x] of [["min", "0"], ["max", seconds(this.last)], ["now", seconds(this.now)],
+                             ["text", `${((this.last - this.now) / 15).toFixed(1)} s ago`]]) {
+      canvas.setAttribute(`aria-value${name}`, x);
+    }
     const c = canvas.getContext("2d"), style = (name) => `rgb(${colour(canvas, name)})`;
     const ramp = [colour(canvas, "--muted"), colour(canvas, "--amber"), colour(canvas, "--red")];
     const dream = style("--dream"), reality = style("--reality");

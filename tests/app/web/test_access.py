@@ -80,7 +80,13 @@ def test_beyond_loopback_a_token_is_needed():
         assert far().get(path).status_code == 401
     for token in ("", "wrong", OWNER[:-1], "v" * 33):
         assert far().get(f"/api/games?token={token}").status_code == 401
-    with pytest.raises(WebSocketDisconnect), far().websocket_connect("ws://dreams.example:7860/ws"):
+    # a page with the token of an earlier start is told why, which a browser hears only of what was accepted
+    with pytest.raises(WebSocketDisconnect) as told, far().websocket_connect(
+            "ws://dreams.example:7860/ws?token=old") as ws:
+        ws.receive_text()
+    assert told.value.code == 4003 and "its owner gave you" in told.value.reason
+    with pytest.raises(WebSocketDisconnect), far().websocket_connect(
+            "ws://dreams.example:7860/ws?token=old", headers={"origin": "http://evil.example"}):
         pass
 
 

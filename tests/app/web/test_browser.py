@@ -234,6 +234,105 @@ def test_the_connection_is_lost_and_found(page, url: str):
     assert page.locator("dream-player .veil").is_hidden()
 
 
+def test_what_was_hidden_when_the_line_was_cut_goes_on_when_it_is_seen(page, url: str):
+    enter(page, url, "small")
+    hide = """(hidden) => { Object.defineProperty(document, "hidden", { value: hidden, configurable: true });
+        document.dispatchEvent(new Event("visibilitychange")); }"""
+    page.evaluate(hide, True)
+    when(page, "v.paused")
+    page.evaluate(f"document.querySelector('dream-player').link.socket.close(); ({hide})(false)")
+    when(page, f"!v.paused && v.moment > {view(page, 'moment') + 5}")
+
+
+LINE = """async () => {
+    const { Link } = await import("/ui/link.js"), sockets = [], seen = [], told = [];
+    const [Real, decode, now] = [window.WebSocket, window.createImageBitmap, performance.now];
+    window.WebSocket = class { constructor() { this.readyState = 0; sockets.push(this); } send() {}
+        close() { this.readyState = 3; } open() { this.readyState = 1; this.onopen(); } };
+    window.createImageBitmap = async () => new Promise((done) => setTimeout(done, 600));
+    const picture = (seq) => {
+        const json = new TextEncoder().encode(JSON.stringify({ seq })), data = new Uint8Array(12 + json.length);
+        data[2] = 1; new DataView(data.buffer).setUint32(3, json.length, true);
+        data.set(json, 7); new DataView(data.buffer).setUint32(7 + json.length, 1, true);
+        return { data: data.buffer };
+    };
+    const some = (ms) => new Promise((done) => setTimeout(done, ms));
+    const on = (name, fields) => (name === "view" ? seen.push(fields.seq) : told.push(name)), link = new Link(on, {});
+    sockets[0].open();
+    sockets[0].onmessage(picture(600));
+    sockets[0].onclose({ code: 1006 });
+    while (sockets.length < 2) await some(20);
+    sockets[1].open();
+    sockets[1].onmessage(picture(1));
+    await some(900);
+    link.ping();
+    let ahead = 0;
+    performance.now = () => now.call(performance) + ahead;
+    const lost = told.length;
+    ahead = 9000; link.ping();
+    const silent = told.slice(lost);
+    Object.assign(window, { WebSocket: Real, createImageBitmap: decode });
+    delete performance.now;
+    link.close();
+    return { seen, silent };
+}"""
+
+
+def test_a_picture_of_a_lost_line_is_left_out_and_a_silent_line_is_given_up(page, url: str):
+    page.goto(f"{url}play")
+    assert page.evaluate(LINE) == {"seen": [1], "silent": ["lost"]}
+
+
+def test_whatever_is_asked_too_early_or_too_much_is_forgiven(page, url: str):
+    page.goto(f"{url}play#game=small&seed=99999999999")
+    page.evaluate("document.querySelector('dream-player').do('rewind')")
+    when(page, "v.moment > 3")
+    assert page.evaluate("document.querySelector('dream-player').dream.seed") == 2**24 - 1
+    page.keyboard.press("?")
+    page.fill("dream-player input[name=seed]", "-20000000")
+    page.click("dream-player [data-do=reset]")
+    when(page, f"v.moment > {view(page, 'moment') + 5}")
+    assert page.locator("dream-player .veil").is_hidden()
+    assert page.input_value("dream-player input[name=seed]") == "0"
+    page.check("dream-player input[name=paint]")
+    page.evaluate("""() => { const player = document.querySelector("dream-player"), { canvas } = player.panels.dream;
+        const { x, y, width } = canvas.getBoundingClientRect(), send = player.send.bind(player);
+        window.dabs = 0;
+        player.send = (t, fields) => { window.dabs += t === "paint"; return send(t, fields); };
+        for (let i = 0; i < 200; i++) canvas.dispatchEvent(new PointerEvent("pointermove", {
+            buttons: 1, clientX: x + i / 200 * width, clientY: y + 5, bubbles: true })); }""")
+    page.wait_for_function("window.dabs > 0")
+    assert page.evaluate("window.dabs") < 5
+
+
+def test_who_has_no_mouse_keeps_the_focus(page, url: str):
+    enter(page, url, "small")
+    when(page, "v.moment > 40")
+    focus = "document.querySelector('dream-player').shadowRoot.activeElement.matches({!r})"
+    page.keyboard.press("?")
+    page.focus("dream-player input[name=temperature]")
+    page.keyboard.press("ArrowLeft")
+    page.keyboard.press("ArrowLeft")
+    assert page.evaluate(focus.format("[name=temperature]"))
+    page.keyboard.press("p")
+    when(page, "v.paused")
+    page.focus("dream-player .timeline")
+    page.keyboard.press("ArrowLeft")
+    assert page.evaluate(focus.format(".timeline"))
+    page.wait_for_selector("dream-player .timeline[aria-valuetext='1.0 s ago']")
+
+
+def test_differences_do_not_lie_over_reality(page, url: str):
+    enter(page, url, "tiny-pong")
+    page.keyboard.press("t")
+    when(page, "v.show === 'twin' && v.pictures.length === 2")
+    page.keyboard.press("g")
+    page.wait_for_selector("dream-player canvas.over:not([hidden])")
+    page.keyboard.press("k")
+    when(page, "v.awake")
+    page.wait_for_selector("dream-player canvas.over", state="hidden")
+
+
 def test_a_training_is_started_stopped_and_dreamt(page, url: str, home: Path):
     page.goto(url)
     page.get_by_role("tab", name="Train", exact=True).click()
@@ -293,6 +392,24 @@ def test_thumbs_on_a_phone(browser, url: str):
     page.locator("dream-player .fire").tap()
     page.wait_for_function("window.seen.has('FIRE')")
     assert page.evaluate("document.documentElement.scrollWidth") <= 390
+    context.close()
+
+
+def test_a_phone_on_its_side_shows_a_picture(browser, url: str):
+    size = {"width": 740, "height": 330}
+    context = browser.new_context(viewport=size, has_touch=True, is_mobile=True, bypass_csp=True, device_scale_factor=3)
+    page = context.new_page()
+    page.set_default_timeout(SOON)
+    page.goto(f"{url}play#game=tiny-pong")
+    page.wait_for_function("document.querySelector('dream-player').view")
+    boxes = {name: page.locator(f"dream-player {name}").bounding_box() for name in (
+        ".thumb", "[data-panel=dream]", ".fire")}
+    picture = boxes["[data-panel=dream]"]
+    assert picture["height"] >= 120
+    assert boxes[".thumb"]["x"] + boxes[".thumb"]["width"] <= picture["x"]
+    assert picture["x"] + picture["width"] <= boxes[".fire"]["x"]
+    assert all(box["y"] >= 0 and box["y"] + box["height"] <= 330 for box in boxes.values())
+    assert page.evaluate("[document.documentElement.scrollWidth, document.documentElement.scrollHeight]") == [740, 330]
     context.close()
 
 

@@ -7,6 +7,7 @@ import json
 import random
 import string
 import threading
+import time
 import urllib.error
 import urllib.request
 from dataclasses import replace
@@ -126,6 +127,10 @@ def test_a_flood_ends_the_connection(server: Server):
         assert closed.value.rcvd.code == 1008
         # which bound is met first depends on how fast the two sides are
         assert any(words in closed.value.rcvd.reason for words in ("messages a second", "does not listen"))
+    deadline = time.monotonic() + 10
+    while server.house.lobby.players and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not server.house.lobby.players, "who was thrown out keeps the place"
 
 
 def test_wishes_that_pile_up_end_the_connection(server: Server, monkeypatch: pytest.MonkeyPatch):
