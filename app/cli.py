@@ -89,7 +89,29 @@ def new_file(path: Path) -> Path:
     if path.is_dir():
         raise ValueError(f"{path} is a folder: give --out the name of a file")
     path.parent.mkdir(parents=True, exist_ok=True)
+    return writable(path)
+
+
+def new_files(folder: Path) -> Path:
+    """A folder, made now, for files that will be written when the work is done. Raises ValueError for a file."""
+    if folder.is_file():
+        raise ValueError(f"{folder} is a file: give --out the name of a folder")
+    folder.mkdir(parents=True, exist_ok=True)
+    return writable(folder / "x").parent
+
+
+def writable(path: Path) -> Path:
+    """The same path. Raises ValueError where its folder may not be written to."""
+    if not os.access(path.parent, os.W_OK):
+        raise ValueError(f"{path.parent} may not be written to: choose another place with --out")
     return path
+
+
+def at_least(least: int, **counts: int) -> None:
+    """Raises ValueError for an option that is less."""
+    for name, count in counts.items():
+        if count < least:
+            raise ValueError(f"--{name.replace('_', '-')} must be {least} or more, got {count}")
 
 
 def parse(target: Callable[..., Any], name: str, args: list[str], default: Any = None) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from tyro.conf import Positional
 
-from app.cli import parse
+from app.cli import at_least, parse
 from app.commands.train import canonical
 
 if TYPE_CHECKING:
@@ -53,8 +54,8 @@ def collect(args: list[str]) -> None:
     from diamond_core.training.collect import Collector
 
     game = canonical(c.game)
-    if c.steps < 1 or c.num_envs < 1:
-        raise ValueError(f"--steps and --num-envs must be 1 or more, got {c.steps} and {c.num_envs}")
+    at_least(1, steps=c.steps, num_envs=c.num_envs, image_size=c.image_size)
+    at_least(0, seed=c.seed)
     if not c.append and c.out.exists() and (not c.out.is_dir() or any(c.out.iterdir())):
         raise ValueError(f"{c.out} is not empty: choose another folder, or --append to add to a dataset")
     size = (c.image_size, c.image_size)
@@ -74,7 +75,8 @@ def collect(args: list[str]) -> None:
     rewards = dataset.counts_rewards()
     print(f"{dataset.num_steps} steps in {dataset.num_episodes} episodes in {c.out}: {rewards[0]} negative and "
           f"{rewards[2]} positive rewards, {dataset.counts_ends()[1]} ends; {c.steps / took:.0f} steps a second")
-    print(f"next: diamond train --game {game} --preset playground --dataset {c.out} --run runs/{game}")
+    print(f"next: diamond train --game {game} --preset playground --dataset {shlex.quote(str(c.out))} "
+          f"--run runs/{game.replace(':', '-')}")
 
 
 def players(policy: str, game: str, num_actions: int, num_envs: int, seed: int) -> KeptPolicy:

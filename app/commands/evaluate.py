@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from tyro.conf import Positional
 
-from app.cli import new_file, parse
+from app.cli import at_least, new_file, new_files, parse
 
 if TYPE_CHECKING:
-    from diamond_core.evaluation import FreeReport
+    from diamond_core.evaluation import EventReport, FreeReport
     from diamond_core.replay import Dataset
     from diamond_core.training.agent import Agent
     from diamond_core.world.dream import World
@@ -46,7 +46,7 @@ class Returns:
     """A name, a checkpoint folder or a run."""
     episodes: int = 100
     out: Path | None = None
-    """Where the JSON goes; default: GAME-returns.json."""
+    """Where the JSON goes; default: the checkpoint's name and -returns.json."""
     num_envs: int = 10
     seed: int = 0
     max_steps: int = 27_000
@@ -57,6 +57,7 @@ class Returns:
 def returns(args: list[str]) -> None:
     """Score, its spread, and the human-normalised score."""
     c: Returns = parse(Returns, "evaluate returns", args)
+    at_least(1, episodes=c.episodes, num_envs=c.num_envs, max_steps=c.max_steps)
     from tqdm import tqdm
 
     from diamond_core.config import RuntimeConfig
@@ -67,7 +68,7 @@ def returns(args: list[str]) -> None:
 
     agent = load(c.checkpoint, c.device)
     assert agent.card is not None
-    game, n = agent.card.game, max(1, min(c.num_envs, c.episodes))
+    game, n = agent.card.game, min(c.num_envs, c.episodes)
     out = new_file(c.out or Path(re.sub(r"[^\w.@-]", "-", Path(c.checkpoint).name) + "-returns.json"))
     env = make_env(game, n, image_size=agent.config.image_size)
     policy = agent.policy(n, c.seed, resolve(RuntimeConfig(device=c.device)))
@@ -134,6 +135,7 @@ class Fidelity:
 def fidelity(args: list[str]) -> None:
     """Writes the report and prints its main lines."""
     c: Fidelity = parse(Fidelity, "evaluate fidelity", args)
+    at_least(1, rollouts=c.rollouts, horizons=min(c.horizons, default=1))
     from dataclasses import replace
 
     from diamond_core.config import RuntimeConfig
@@ -151,11 +153,11 @@ def fidelity(args: list[str]) -> None:
     if c.holdout:
         rest, judged = judged.split(slice(-c.holdout, None))
         other = other or rest
+    out = new_files(c.out or Path(f"{agent.card.game.replace(':', '-')}-fidelity"))
     world = agent.world(sampler, RuntimeConfig(device=c.device))
     accelerate(world, agent.config.frame_shape).wait()
     with shown(" steps") as watch:
         report = evaluate_fidelity(world, judged, c.horizons, c.rollouts, c.seed, other, watch=watch)
-    out = c.out or Path(f"{agent.card.game.replace(':', '-')}-fidelity")
     report.save(out)
     for line in summary(report.to_json()):
         print(line)
@@ -207,6 +209,8 @@ class Free:
 def free(args: list[str]) -> None:
     """Points, things and likeness, the dream beside reality."""
     c: Free = parse(Free, "evaluate free", args)
+    at_least(1, steps=c.steps, dreams=c.dreams)
+    out = c.out and new_file(c.out)
     from diamond_core.agent.policies import MIXED, RandomPolicy
     from diamond_core.agent.scripted import ScriptedPolicy
     from diamond_core.evaluation import evaluate_free
@@ -222,9 +226,7 @@ def free(args: list[str]) -> None:
         report = evaluate_free(world, policies[c.policy], dataset, c.steps, c.dreams, c.seed, c.policy, watch)
     for line in told(report):
         print(line)
-    if c.out is not None:
-        c.out.write_text(json.dumps(report.to_json(), indent=1) + "\n")
-        print(f"written to {c.out}")
+    keep(report, out)
 
 
 def told(report: FreeReport) -> list[str]:
@@ -264,8 +266,8 @@ class EventsOf:
 def events(args: list[str]) -> None:
     """Counts in reality, on real frames and in the dream, a line a kind of event."""
     c: EventsOf = parse(EventsOf, "evaluate events", args)
-    if c.ahead < 1 or c.moments < 1:
-        raise ValueError(f"--ahead and --moments must be at least 1, got {c.ahead} and {c.moments}")
+    at_least(1, ahead=c.ahead, moments=c.moments)
+    out = c.out and new_file(c.out)
     from diamond_core.evaluation import evaluate_events
 
     _, world, dataset = world_and_play(c.checkpoint, c.dataset, c.denoising_steps, c.device)
@@ -275,9 +277,14 @@ def events(args: list[str]) -> None:
     for kind, found in report.kinds.items():
         print(f"  {kind}: {found.windows} moments, {found.real} in reality, {found.on_real_frames:.1f} read off real "
               f"frames, {found.in_dream:.1f} in the dream")
-    if c.out is not None:
-        c.out.write_text(json.dumps(report.to_json(), indent=1) + "\n")
-        print(f"written to {c.out}")
+    keep(report, out)
+
+
+def keep(report: FreeReport | EventReport, out: Path | None) -> None:
+    """Writes the numbers, where that is wanted, and says so."""
+    if out is not None:
+        out.write_text(json.dumps(report.to_json(), indent=1) + "\n")
+        print(f"written to {out}")
 
 
 def world_and_play(checkpoint: str, folder: Path, denoising_steps: int | None, device: str
@@ -317,6 +324,7 @@ class Schedules:
 def schedules(args: list[str]) -> None:
     """Prints the one-step and the long-run error of each schedule."""
     c: Schedules = parse(Schedules, "evaluate schedules", args)
+    at_least(1, rollouts=c.rollouts, horizon=c.horizon)
     from diamond_core.evaluation.schedules import compare_schedules
 
     _, world, dataset = world_and_play(c.checkpoint, c.dataset, None, c.device)

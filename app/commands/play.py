@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal
 
 from tyro.conf import Positional
 
-from app.cli import parse
+from app.cli import at_least, new_file, parse
 
 if TYPE_CHECKING:
     import numpy as np
@@ -87,12 +87,15 @@ def without_window(c: Play, reason: str) -> None:
     from importlib.util import find_spec
 
     from app.session.standing import place
-    from diamond_core.training.library import installed
+    from diamond_core.training.library import find, installed
 
+    if c.checkpoint is not None:
+        find(c.checkpoint)
     if c.out is None and find_spec("gradio") is not None:
         from app.commands.web import web
 
-        print(f"no window here ({reason}): opening the web player", flush=True)
+        there = "" if c.checkpoint is None else f"; choose {Path(c.checkpoint).name} there"
+        print(f"no window here ({reason}): opening the web player{there}", flush=True)
         web(["--device", c.device, "--steps", str(c.steps)])
         return
     found = installed()
@@ -139,6 +142,10 @@ def write(c: Record) -> None:
     from diamond_core.training.library import load
     from diamond_core.world.accelerate import accelerate, at_once
 
+    at_least(1, frames=c.frames, scale=c.scale)
+    at_least(0, seed=c.seed)
+    if new_file(c.out).exists() and not c.overwrite:
+        raise ValueError(f"{c.out} exists already: choose another name, or remove it first")
     agent = load(c.checkpoint, c.device)
     sampler = agent.config.sampler if c.steps is None else replace(agent.config.sampler, num_steps=c.steps)
     world = agent.world(sampler, RuntimeConfig(device=c.device))
@@ -148,8 +155,6 @@ def write(c: Record) -> None:
         at_once(world, agent.config.frame_shape)
     policy = player(c.policy, agent, world, c.seed)
     images = twins(agent, world, policy, c) if c.twin else dreams(agent, world, policy, c)
-    if c.frames < 1 or c.scale < 1:
-        raise ValueError(f"--frames and --scale must be 1 or more, got {c.frames} and {c.scale}")
     started = time.perf_counter()
     # a twin's picture is enlarged already: its labels and borders are not pixels of the game
     with VideoWriter(c.out, scale=1 if c.twin else c.scale, overwrite=c.overwrite) as video:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -176,7 +177,8 @@ def tapes(args: list[str]) -> None:
     if dataset is None:
         raise ValueError("there is no step on these tapes: record some with R while playing")
     print(f"{dataset.num_steps} steps in {dataset.num_episodes} episodes in {c.out}")
-    print(f"next: diamond browse {c.out}, or diamond train --game {infos[0].game} --dataset {c.out} --run runs/mine")
+    out = shlex.quote(str(c.out))
+    print(f"next: diamond browse {out}, or diamond train --game {infos[0].game} --dataset {out} --run runs/mine")
 
 
 def tape_files(sources: tuple[Path, ...]) -> list[Path]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 import signal
 import sys
 import time
@@ -97,10 +98,11 @@ def report(trainer: object, run: object, finished: bool) -> None:
     took = clock(trainer.seconds)
     if not finished:
         print(f"stopped and saved in epoch {trainer.position.epoch} after {took} of training; go on with: "
-              f"diamond train --run {run.folder} --resume")
+              f"diamond train --run {shlex.quote(str(run.folder))} --resume")
         return
     score = f", score {trainer.scores['score']:.1f} in {trainer.scores['episodes']} episodes" if trainer.scores else ""
-    print(f"finished in {took}{score}; watch the dream: diamond record {run.folder} --out dream.mp4")
+    folder = shlex.quote(str(run.folder))
+    print(f"finished in {took}{score}; watch the dream: diamond record {folder} --out dream.mp4")
 
 
 @contextmanager
@@ -112,7 +114,7 @@ def stop_request(started: float, limit: float | None) -> Iterator[Callable[[], b
         if asked:
             raise KeyboardInterrupt
         asked.append(number)
-        print("\nstopping after this step; once more to quit without saving", file=sys.stderr)
+        print("\nstopping after this step or collection; once more to quit without saving", file=sys.stderr)
 
     before = {s: signal.signal(s, ask) for s in (signal.SIGINT, signal.SIGTERM)}
     try:

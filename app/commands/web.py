@@ -48,6 +48,9 @@ def web(args: list[str]) -> None:
         raise ValueError("--auth expects user:password with a password of 8 characters or more")
     if c.players < 1 or c.idle <= 0:
         raise ValueError(f"--players must be 1 or more and --idle more than 0, got {c.players} and {c.idle}")
+    for name, folder in {"--runs": c.runs, "--data": c.data, "--tapes": c.tapes}.items():
+        if folder.is_file():
+            raise ValueError(f"{name} {folder} is a file, expected a folder")
     from app.web import require
 
     require()
@@ -55,7 +58,14 @@ def web(args: list[str]) -> None:
     from app.web.house import Settings
     from app.web.lobby import Bounds
     from app.web.serve import Place, is_loopback, serve
+    from diamond_core.config import RuntimeConfig
+    from diamond_core.device import resolve
+    from diamond_core.diffusion.sampler import check_num_steps
     from diamond_core.training.library import shelves
+
+    resolve(RuntimeConfig(device=c.device))  # a device that is not there is told now, not to who plays
+    if c.steps != "auto":
+        check_num_steps(c.steps)
 
     place = Place(c.host, c.port, c.share)
     private = is_loopback(c.host) and not c.share and c.auth is None

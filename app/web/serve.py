@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import socket
 import sys
 import threading
@@ -82,6 +83,9 @@ def listen(place: Place) -> socket.socket:
             listener.bind((place.host, port))
         except (OSError, OverflowError) as error:
             listener.close()
+            if isinstance(error, OSError) and error.errno not in (errno.EADDRINUSE, errno.EACCES):
+                raise ValueError(f"cannot listen on {place.host} ({error}): it must be an address of this machine, "
+                                 "see --host") from None
             if port == ports[-1]:
                 raise ValueError(f"{place.host} port {port} cannot be used ({error}): choose another with --port"
                                  ) from None

@@ -35,6 +35,8 @@ def make_env(
     max_frames: int = 108_000,
 ) -> VectorEnv:
     """n worlds of 'toy', 'gym:ENV_ID' or an Atari game; only image_size matters to the first two."""
+    if min(image_size) < 1:
+        raise ValueError(f"expected images of 1 pixel or more, got {image_size[0]} x {image_size[1]}")
     if game == "toy":
         return ToyVector(num_envs, image_size=image_size)
     if game.startswith("gym:"):

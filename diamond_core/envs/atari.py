@@ -42,7 +42,7 @@ def rom_of(game: str) -> str:
     if key in known:
         return known[key]
     near = ", ".join(_camel(known[match]) for match in get_close_matches(key, known)) or "none"
-    raise ValueError(f"no Atari game is called {game!r}; nearest: {near}; list_games() names all")
+    raise ValueError(f"no Atari game is called {game!r}; nearest: {near}; all are named by: diamond games")
 
 
 class AtariVector(Worlds):

@@ -126,7 +126,8 @@ def for_frames(taken: Tensor, fresh: Tensor, channels: int) -> Tensor:
     more = fresh.shape[1] - taken.shape[1]
     if more % channels:
         return taken
-    return torch.cat([torch.zeros_like(fresh[:, :max(0, more)]), taken[:, max(0, -more):]], dim=1)
+    older = taken.new_zeros(len(taken), max(0, more), *taken.shape[2:])
+    return torch.cat([older, taken[:, max(0, -more):]], dim=1)
 
 
 def compile_parts(model: nn.Module) -> None:

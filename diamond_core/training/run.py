@@ -48,10 +48,12 @@ class Run:
 
     def begin(self, config: TrainConfig) -> None:
         """Creates the folder, or checks that it belongs to the same configuration. Raises RunError."""
-        if self.exists:
+        if self.exists and (self.state_path.exists() or self.moments() or self._has_data()):
             check_same(self.config(), config, self.folder)
             return
-        if self.folder.exists() and (not self.folder.is_dir() or any(p.name != ".lock" for p in self.folder.iterdir())):
+        # a command that was refused before anything was done leaves a configuration that binds nobody
+        if not self.exists and self.folder.exists() and (
+                not self.folder.is_dir() or any(p.name != ".lock" for p in self.folder.iterdir())):
             raise RunError(f"{self.folder} is not empty and holds no run: choose another folder or remove it first")
         self.folder.mkdir(parents=True, exist_ok=True)
         write_atomically(self._config_path, json.dumps(CONVERTER.unstructure(config), indent=2).encode() + b"\n")
@@ -66,6 +68,9 @@ class Run:
         except (json.JSONDecodeError, cattrs.BaseValidationError) as error:
             raise RunError(f"{self._config_path} is damaged, or another version wrote it: restore it, go on with "
                            "that version, or begin another run") from error
+
+    def _has_data(self) -> bool:
+        return self.dataset.is_dir() and any(self.dataset.glob("*.episode"))
 
     def lock(self) -> FileLock:
         """Held while a process trains here. Raises RunError if another one does."""

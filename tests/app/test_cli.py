@@ -78,7 +78,19 @@ def test_help_needs_no_command(capsys):
     (["import", "absent.pt", "--game", "Breakout", "--out", "b"], "absent.pt is missing"),
     (["evaluate", "aggregate", "absent.json"], "absent.json"),
     (["export", "Pong", "--out", "d", "--policy-temperature", "0"], "--policy-temperature must be more than 0, got 0"),
-    (["evaluate", "events", "Pong", "--dataset", "d", "--ahead", "0"], "--ahead and --moments must be at least 1"),
+    (["collect", "--game", "Pong", "--out", "d", "--image-size", "0"], "--image-size must be 1 or more, got 0"),
+    (["collect", "--game", "toy", "--out", "d", "--seed", "-5"], "--seed must be 0 or more, got -5"),
+    (["record", "Pong", "--out", "a.mp4", "--frames", "-1"], "--frames must be 1 or more, got -1"),
+    (["record", "Pong", "--out", "."], ". is a folder"),
+    (["evaluate", "events", "Pong", "--dataset", "d", "--ahead", "0"], "--ahead must be 1 or more, got 0"),
+    (["evaluate", "free", "Pong", "--dataset", "d", "--dreams", "0"], "--dreams must be 1 or more, got 0"),
+    (["evaluate", "free", "Pong", "--dataset", "d", "--out", "."], ". is a folder"),
+    (["evaluate", "fidelity", "Pong", "--dataset", "d", "--rollouts", "0"], "--rollouts must be 1 or more, got 0"),
+    (["evaluate", "schedules", "Pong", "--dataset", "d", "--horizon", "0"], "--horizon must be 1 or more, got 0"),
+    (["web", "--steps", "0"], "must be 1 to 50, got 0"),
+    (["web", "--device", "cuda:7"], "not on this machine"),
+    (["web", "--host", "1.2.3.4", "--port", "7999"], "an address of this machine, see --host"),
+    (["play", "nothing"], "no checkpoint 'nothing'"),
     (["evaluate", "fidelity", "nothing", "--dataset", "d"], "no checkpoint"),
 ])
 def test_bad_input_is_one_line(capsys, tmp_path, monkeypatch, args, words):
@@ -112,8 +124,19 @@ def test_other_games_and_actions_are_refused(capsys, home, tmp_path):
         capsys, "train", "--game", "toy", "--preset", "playground", "--run", tmp_path / "r", "--init", home / "pong")
     assert "unknown policy" in fails(capsys, "record", home / "run", "--out", tmp_path / "a.gif", "--policy", "JUMP")
     assert "noise levels" in fails(capsys, "export", home / "pong", "--out", tmp_path / "e", "--sigma-min", 7)
+    (tmp_path / "file").write_text("mine")
+    assert "file is a file" in fails(capsys, "web", "--tapes", tmp_path / "file")
     line = fails(capsys, "evaluate", "fidelity", home / "pong", "--dataset", home / "data", "--out", tmp_path / "f")
     assert "Pong" in line and "toy" in line
+
+
+def test_what_was_refused_may_be_corrected(capsys, home, tmp_path):
+    """Nothing was done yet, so nothing binds the next command."""
+    args = ["train", "--game", "toy", "--preset", "tiny", "--run", tmp_path / "r", "--time-limit", "0s"]
+    assert "no checkpoint 'Nope'" in fails(capsys, *args, "--init", "Nope")
+    told = main([str(arg) for arg in [*args, "--dataset", home / "data"]])
+    assert told is None and "stopped and saved" in capsys.readouterr().out
+    assert "another configuration" in fails(capsys, *args)
 
 
 def test_corrupt_episode_is_named(capsys, home, tmp_path):
