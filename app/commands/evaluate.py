@@ -188,7 +188,11 @@ def summary(report: dict[str, Any]) -> list[str]:
 
 @dataclass(frozen=True)
 class Free:
-    """Leaves dreams alone under a policy, and counts what becomes of them."""
+    """Leaves dreams alone under a policy, and counts what becomes of them.
+
+    A dream that ends begins anew, so all its steps count; reality ends with its episode. Where fewer steps of reality
+    are seen, its shares of dreams (doubled, lost) are smaller for that alone.
+    """
 
     checkpoint: Positional[str]
     """A name, a checkpoint folder or a run."""
@@ -232,6 +236,7 @@ def free(args: list[str]) -> None:
 def told(report: FreeReport) -> list[str]:
     """The numbers, a line each."""
     lines = [f"{report.game}: {report.dreams} free dreams of {report.steps} steps, {report.policy} play; dream / real",
+             f"  steps seen: {report.dream.steps_seen:.1f} / {report.reality.steps_seen:.1f}",
              f"  points in 100 steps: {report.dream.points:.2f} / {report.reality.points:.2f}"]
     for name, dream in report.dream.things.items():
         real = report.reality.things[name]

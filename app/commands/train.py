@@ -46,7 +46,9 @@ def train(args: list[str]) -> None:
     import torch
 
     from diamond_core.config import TrainConfig
+    from diamond_core.envs import action_names
     from diamond_core.presets import PRESETS
+    from diamond_core.training.build import check
     from diamond_core.training.distributed import join, leave
     from diamond_core.training.run import Run
     from diamond_core.training.trainer import Trainer
@@ -70,8 +72,10 @@ def train(args: list[str]) -> None:
     if config.runtime.threads:
         torch.set_num_threads(config.runtime.threads)
     processes = join(config.runtime.device)
-    lock = run.lock() if processes.is_main else None
+    lock = None
     try:
+        check(config, action_names(config.game), processes.world_size)
+        lock = run.lock() if processes.is_main else None
         if processes.is_main:
             run.begin(config)
         processes.barrier()

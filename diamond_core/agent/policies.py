@@ -117,13 +117,17 @@ class AgentPolicy:
 
 
 class MixPolicy:
-    """World i is played by policy i modulo their number: unusual play beside competent play in one dataset."""
+    """World i is played by policy i modulo their number: unusual play beside competent play in one dataset. In fewer
+    worlds than policies these take turns, an episode each."""
 
     def __init__(self, policies: Sequence[KeptPolicy]) -> None:
         self.policies = policies
+        self._turns = torch.zeros(1, dtype=torch.int64)
+        """By how many policies each world has moved on."""
 
     def reset(self, start: Start) -> None:
         """Resets all."""
+        self._turns = torch.zeros(len(start.frames), dtype=torch.int64)
         for policy in self.policies:
             policy.reset(start)
 
@@ -131,19 +135,23 @@ class MixPolicy:
         """(n, c, h, w) uint8 -> (n,) int64."""
         choices = torch.stack([policy.act(frames) for policy in self.policies])
         world = torch.arange(len(frames))
-        return choices[world % len(self.policies), world]
+        return choices[(world + self._turns) % len(self.policies), world]
 
     def observe(self, step: Step) -> None:
         """Tells all."""
         for policy in self.policies:
             policy.observe(step)
+        if len(step.dones) < len(self.policies):
+            self._turns = self._turns + len(step.dones) * step.dones.cpu()
 
     def state_dict(self) -> dict[str, Any]:
-        """Those of all."""
-        return {"policies": [policy.state_dict() for policy in self.policies]}
+        """Those of all, and whose turn it is."""
+        return {"policies": [policy.state_dict() for policy in self.policies], "turns": self._turns}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Goes on from there."""
+        # in an older state nobody took turns
+        self._turns = state.get("turns", torch.zeros(1, dtype=torch.int64))
         for policy, its in zip(self.policies, state["policies"], strict=True):
             policy.load_state_dict(its)
 

@@ -333,8 +333,8 @@ def glide(steps: Tensor) -> Tensor:
 
 
 def mixed_play(game: str, action_names: Sequence[str], num_envs: int, seed: int) -> KeptPolicy:
-    """Random players of several kinds, with changing preferences; where the game is known, two of three worlds are
-    played by the script instead."""
+    """Random players of several kinds, with changing preferences; where the game is known, two of three worlds (or
+    episodes, where there are fewer worlds) are played by the script instead."""
     if game not in RULES:
         return RandomPolicy(len(action_names), num_envs, seed, MIXED, LEANS)
     random = RandomPolicy(len(action_names), num_envs, seed, MIXED)

@@ -1,7 +1,8 @@
 """Free dreams beside real play: do things stay, does the score count, does the picture melt? Measures of our own.
 
-A dream begins from held-out play and goes on by itself under a policy; reality is that play. Things are found by their
-colours, so they are counted in the games of `sprites` only.
+A dream begins from held-out play and goes on by itself under a policy; reality is that play. A dream that ends begins
+anew, and reality ends with its episode: where fewer steps of it were seen, its shares of whole rollouts are the smaller
+for it. Things are found by their colours, so they are counted in the games of `sprites` only.
 """
 
 from __future__ import annotations
@@ -51,6 +52,8 @@ class Counts:
 class Side:
     """The dream, or reality."""
 
+    steps_seen: float
+    """Of a rollout, on average."""
     points: float
     """Rewards that are not 0, in 100 steps."""
     things: Mapping[str, Counts]
@@ -88,54 +91,59 @@ def evaluate_free(world: World, policy_for: Callable[[int], Policy], dataset: Da
     env = ImaginedEnv(world, lambda _: (windows.frames[:, :k], windows.actions[:, :k]), len(windows), None)
     start, policy = env.reset(seed), policy_for(len(windows))
     policy.reset(start)
-    frames, dreamt, rewards = start.frames, [], []
+    frames, dreamt, rewards, dones = start.frames, [], [], []
     for done in range(steps):
         step = env.step(policy.act(frames))
         policy.observe(step)
         frames = step.frames
         dreamt.append(step.final_frames.cpu())
         rewards.append(step.rewards.cpu())
+        dones.append(step.dones.cpu())
         watch("dreaming", done + 1, steps)
     dream = torch.stack(dreamt, dim=1)
     taken = slice(k - 1, k - 1 + steps)
     real, mask = windows.frames[:, k:], windows.mask[:, taken]
     known, always = references(dataset, seed), torch.ones_like(mask)
     nearest = nearest_psnr(dream[:, -max(1, steps // 10)::EVERY], known)
+    game = dataset.info.game
     return FreeReport(
-        dataset.info.game, policy_name, seed, len(dream), steps,
-        Side(_points(torch.stack(rewards, dim=1), always), things(dataset.info.game, dream, always, known)),
-        Side(_points(windows.rewards[:, taken], mask), things(dataset.info.game, real, mask, known)),
+        game, policy_name, seed, len(dream), steps,
+        _side(torch.stack(rewards, dim=1), always, things(game, dream, always, known, torch.stack(dones, dim=1))),
+        _side(windows.rewards[:, taken], mask, things(game, real, mask, known)),
         nearest.mean().item(), nearest.mean(1).min().item())
 
 
-def _points(rewards: Tensor, mask: Tensor) -> float:
-    return 100 * ((rewards != 0) & mask).sum().item() / mask.sum().item()
+def _side(rewards: Tensor, mask: Tensor, found: Mapping[str, Counts]) -> Side:
+    seen = mask.sum().item()
+    return Side(seen / len(mask), 100 * ((rewards != 0) & mask).sum().item() / seen, found)
 
 
-def things(game: str, frames: Tensor, mask: Tensor, real: Tensor) -> dict[str, Counts]:
+def things(game: str, frames: Tensor, mask: Tensor, real: Tensor, dones: Tensor | None = None) -> dict[str, Counts]:
     """frames (n, t, c, h, w) uint8, mask (n, t) -> the counts of each thing that is known in this game; `real` frames
-    (m, c, h, w) say how bright it is."""
+    (m, c, h, w) say how bright it is. Behind a step of `dones` (n, t) something new begins."""
     found = {}
     for name, thing in things_of(game).items():
         peaks = thing.light(real).amax(dim=(1, 2))
-        found[name] = _counts(count(thing, frames, peaks[peaks > 0].median().item() / 2), mask)
+        found[name] = _counts(count(thing, frames, peaks[peaks > 0].median().item() / 2), mask, dones)
     return found
 
 
-def _counts(seen: Tensor, mask: Tensor) -> Counts:
+def _counts(seen: Tensor, mask: Tensor, dones: Tensor | None) -> Counts:
     none, several = (seen == 0) & mask, (seen > 1) & mask
     total = mask.sum().item()
     return Counts(none.sum().item() / total, several.sum().item() / total,
                   (several.sum(1) >= DOUBLED).float().mean().item(),
-                  (longest(none) >= LOST).float().mean().item())
+                  (longest(none, dones) >= LOST).float().mean().item())
 
 
-def longest(flags: Tensor) -> Tensor:
-    """(n, t) bool -> (n,): the length of the longest run of True."""
+def longest(flags: Tensor, dones: Tensor | None = None) -> Tensor:
+    """(n, t) bool -> (n,): the length of the longest run of True that does not go on behind a step of `dones`."""
     run = best = torch.zeros(len(flags), dtype=torch.int64)
-    for now in flags.unbind(1):
+    over = torch.zeros_like(flags) if dones is None else dones
+    for now, done in zip(flags.unbind(1), over.unbind(1), strict=True):
         run = (run + 1) * now
         best = torch.maximum(best, run)
+        run = run * ~done
     return best
 
 

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from operator import attrgetter
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -17,7 +21,10 @@ from diamond_core.agent.rollout import Rollouts
 from diamond_core.agent.scripted import RULES, ScriptedPolicy, mixed_play
 from diamond_core.config import CollectionConfig, TrainConfig
 from diamond_core.device import Runtime
-from diamond_core.replay import Dataset, DatasetInfo, SegmentSampler
+from diamond_core.diffusion.sampler import check_num_steps
+from diamond_core.envs import make_env
+from diamond_core.evaluation.sprites import moments_of
+from diamond_core.replay import Dataset, DatasetInfo, SegmentSampler, collate
 from diamond_core.training import convolutions
 from diamond_core.training.agent import Agent
 from diamond_core.training.checkpoint import CheckpointError
@@ -26,7 +33,11 @@ from diamond_core.training.learner import Learner, Loss
 from diamond_core.training.run import Run
 from diamond_core.training.sight import Sight, sight_loss
 from diamond_core.types import KeptPolicy, VectorEnv
+from diamond_core.world.accelerate import accelerate
 from diamond_core.world.denoiser import denoising_loss
+from diamond_core.world.dream import World
+from diamond_core.world.engine import TorchEngine
+from diamond_core.world.imagination import ImaginedEnv, Starts
 from diamond_core.world.reward_end import reward_end_loss
 from diamond_core.world.winograd_steps import NotHere
 
@@ -37,26 +48,69 @@ ACTION_LAYERS = re.compile(r"act_emb.*weight|actor_linear")
 """Layers with one row an action."""
 FIRST_LAYER = "inner_model.conv_in.weight"
 """Of the denoiser, with columns for every past frame, oldest first."""
+LEAST = {"collection.num_envs": 1, "reward_segment": 2, "sight.segment": 1, "imitation.segment": 1,
+         "returns.rollout_length": 1, "imagination.horizon": 1, "evaluation.episodes": 0,
+         "evaluation.final_episodes": 0, "evaluation.num_envs": 1, "evaluation.max_steps": 1}
+"""The smallest values with which a run comes to its end. The reward model learns from all but a segment's last step."""
 
 
-def learners_of(config: TrainConfig, names: list[str], runtime: Runtime, world_size: int, source: Agent | None
-                ) -> dict[str, Learner]:
-    """One learner a model, by name; weights are fresh, or those of the source."""
-    worlds = config.actor_critic.batch_size // world_size
-    if config.actor_critic.passes < 1 or not 1 <= config.actor_critic.parts <= worlds:
+@contextmanager
+def asked_by(option: str) -> Iterator[None]:
+    """Whatever is refused in it names the option that asked for it."""
+    try:
+        yield
+    except ValueError as error:
+        raise ValueError(f"{error}: see --{option.replace('_', '-')}") from error
+
+
+def check(config: TrainConfig, names: Sequence[str], world_size: int) -> None:
+    """Raises ValueError for settings that would end the run when their phase begins, maybe after hours: what it was
+    begun with cannot be corrected then."""
+    c = config.actor_critic
+    worlds = c.batch_size // world_size
+    if c.passes < 1 or not 1 <= c.parts <= worlds:
         raise ValueError(f"a rollout of {worlds} worlds is learned from at least once, in from 1 to {worlds} parts: "
                          "see --actor-critic.passes and --actor-critic.parts")
-    if config.actor_critic.passes * config.actor_critic.parts > 1 and not config.returns.clip:
+    if c.passes * c.parts > 1 and not config.returns.clip:
         raise ValueError("a rollout that is learned from more than once was played by an older agent: add "
                          "--returns.clip 0.2")
     if config.agent.image_channels != 3:
         raise ValueError(f"games give frames of 3 channels, got --agent.image-channels {config.agent.image_channels}")
+    for option, least in LEAST.items():
+        if (value := attrgetter(option)(config)) < least:
+            with asked_by(option):
+                raise ValueError(f"expected {least} or more, got {value}")
+    for option in ("agent.sampler.num_steps", "imagination.denoising_steps"):
+        with asked_by(option):
+            check_num_steps(attrgetter(option)(config) or 1)  # none, or 0, is as many as the world is played with
     used = ["actor_critic"] if config.model_free else [*MODELS, *(
         name for name in ("sight", "imitation") if getattr(config, name).first_updates)]
     for name in used:
-        if (size := getattr(config, name).batch_size) % world_size:
-            raise ValueError(f"expected a batch that {world_size} processes can share evenly, got {size}: see "
-                             f"--{name.replace('_', '-')}.batch-size")
+        learner = getattr(config, name)
+        with asked_by(f"{name}.batch_size"):
+            if learner.batch_size < 1 or learner.batch_size % world_size:
+                raise ValueError(f"expected a batch that {world_size} processes can share evenly, got "
+                                 f"{learner.batch_size}")
+        with asked_by(f"{name}.accumulation"):
+            if learner.accumulation < 1:
+                raise ValueError(f"expected 1 or more, got {learner.accumulation}")
+        with asked_by(f"{name}.moments"):
+            if learner.moments and name != "imitation" and not config.model_free:
+                moments_of(config.game, learner.moments)
+    with asked_by("collection.first_policy"):
+        if config.collection.first_policy == "scripted" and config.dataset is None and not config.model_free:
+            ScriptedPolicy(config.game, names, 1, 0)
+    if config.sight.first_updates and config.game not in RULES:
+        raise ValueError(f"no scripted player knows where things are in {config.game}: leave --sight out, or train "
+                         f"on one of {', '.join(RULES)}")
+    if config.imitation.first_updates:
+        teacher_of(config, names)
+
+
+def learners_of(config: TrainConfig, names: list[str], runtime: Runtime, world_size: int, source: Agent | None
+                ) -> dict[str, Learner]:
+    """One learner a model, by name; weights are fresh, or those of the source. Raises ValueError as `check` does."""
+    check(config, names, world_size)
     agent = Agent.from_config(config.agent, len(names))
     if source is not None:
         take_weights(agent, source, config, names)
@@ -75,14 +129,10 @@ def learners_of(config: TrainConfig, names: list[str], runtime: Runtime, world_s
                               has_still_loss=name != "actor_critic")
                 for name in MODELS}
     if config.sight.first_updates:
-        if config.game not in RULES:
-            raise ValueError(f"no scripted player knows where things are in {config.game}: leave --sight out, or train "
-                             f"on one of {', '.join(RULES)}")
         sight = runtime.place(Sight(agent.actor_critic, RULES[config.game]))
         learners["sight"] = Learner(sight, lambda model, batch: sight_loss(model, batch),  # type: ignore[arg-type]
                                     config.sight, runtime, world_size)
     if config.imitation.first_updates:
-        teacher_of(config, names)  # a game that it does not know is refused now, not after hours
         learners["imitation"] = Learner(
             runtime.place(Imitation(agent.actor_critic)),
             lambda model, batch: imitation_loss(model, batch, config.returns),  # type: ignore[arg-type]
@@ -158,6 +208,22 @@ def player_of(name: str, game: str, config: CollectionConfig, actor_critic: Acto
     return RandomPolicy(len(names), config.num_envs, seed, STICKY if name == "sticky" else (0.0,))
 
 
+def practice_env(config: TrainConfig, n: int, shown: Agent, starts: Starts, runtime: Runtime, tells: bool) -> VectorEnv:
+    """Where the actor-critic learns: in dreams of the shown agent's world, or in the real game in model-free training.
+    Tells why a fast engine is not used."""
+    c = config
+    if c.model_free:
+        return make_env(c.game, n, life_loss_ends=c.life_loss_ends, image_size=c.agent.image_size)
+    sampling = replace(c.agent.sampler, num_steps=c.imagination.denoising_steps or c.agent.sampler.num_steps)
+    world = World(shown.denoiser, shown.reward_end, sampling, runtime)
+    if c.imagination.engine == "fast":
+        # nobody waits here, and a run that is resumed must find the same engine: not beside the work, but before it
+        message = accelerate(world, c.agent.frame_shape, num_dreams=n).wait()
+        if isinstance(world.engine, TorchEngine) and tells:
+            print(message)
+    return ImaginedEnv(world, starts, n, c.imagination.horizon)
+
+
 def rollouts_of(config: TrainConfig, env: VectorEnv, runtime: Runtime) -> Rollouts:
     """The actor-critic's play there, as often and in as many parts as it learns from it."""
     c = config.actor_critic
@@ -174,11 +240,29 @@ def teacher_of(config: TrainConfig, names: Sequence[str]) -> Teacher | None:
     return lambda n: ScriptedPolicy(config.game, names, n, config.seed, aim=config.imitation.caution)
 
 
+def played_in(config: TrainConfig, dataset: Dataset, updates: int) -> dict[str, int | bool]:
+    """What a card says of the real play that was learned from: what was kept, or in model-free training what the
+    actor-critic met in so many updates."""
+    if not config.model_free:
+        return {"steps": dataset.num_steps, "episodes": dataset.num_episodes}
+    c = config.actor_critic
+    rollouts = -(-updates * c.accumulation // (c.passes * c.parts))
+    return {"steps": rollouts * config.returns.rollout_length * c.batch_size, "model_free": True}
+
+
 def starts_of(config: TrainConfig, dataset: Dataset) -> dict[str, Tensor] | None:
-    """Frames and actions from the data, from which a dream can begin; None where nothing dreams."""
+    """Frames and actions from the data, from which a dream can begin; None where nothing dreams, or no episode is long
+    enough."""
     if config.model_free:
         return None
     k = config.agent.denoiser.num_conditioning_frames
     batch = SegmentSampler(dataset, k, 4 * NUM_STARTS, weights=None, past_end=False, seed=config.seed).batch(0)
     whole = batch.mask.all(dim=1).nonzero()[:NUM_STARTS, 0]
+    if not len(whole):  # where most episodes are short, the few that are long enough may not have been drawn
+        windows = [(i, t) for i, length in enumerate(dataset.lengths.tolist()) for t in range(length - k + 1)]
+        if not windows:
+            return None
+        drawn = np.random.default_rng(config.seed).permutation(len(windows))[:NUM_STARTS]
+        batch = collate([(dataset[windows[row][0]], windows[row][1]) for row in drawn], k)
+        whole = torch.arange(len(batch))
     return {"frames": batch.frames[whole], "actions": batch.actions[whole]}

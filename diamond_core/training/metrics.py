@@ -70,4 +70,5 @@ class Metrics:
         """Forgets every line that was written after the state was taken."""
         self._sums, self._count = dict(state["sums"]), state["count"]
         if self._writes and self.path.exists():
-            os.truncate(self.path, state["size"])
+            # after a power cut the file may be shorter, and truncating would make it longer
+            os.truncate(self.path, min(state["size"], self.path.stat().st_size))

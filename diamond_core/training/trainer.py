@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -24,7 +24,17 @@ from diamond_core.evaluation.returns import human_normalised, play_episodes
 from diamond_core.evaluation.sprites import moments_of
 from diamond_core.replay import Prefetcher, SegmentSampler
 from diamond_core.training.agent import Agent
-from diamond_core.training.build import MODELS, dataset_of, learners_of, player_of, rollouts_of, starts_of, teacher_of
+from diamond_core.training.build import (
+    MODELS,
+    dataset_of,
+    learners_of,
+    played_in,
+    player_of,
+    practice_env,
+    rollouts_of,
+    starts_of,
+    teacher_of,
+)
 from diamond_core.training.checkpoint import Card, save_checkpoint, stages_before, summed
 from diamond_core.training.collect import Collector
 from diamond_core.training.distributed import Processes
@@ -34,10 +44,6 @@ from diamond_core.training.metrics import Metrics
 from diamond_core.training.progress import Bar, Pace, Position
 from diamond_core.training.run import Run
 from diamond_core.types import Batch, VectorEnv
-from diamond_core.world.accelerate import accelerate
-from diamond_core.world.dream import World
-from diamond_core.world.engine import TorchEngine
-from diamond_core.world.imagination import ImaginedEnv
 
 LEARNED = ("denoiser", "reward_end", "sight", "imitation", "actor_critic")
 PHASES = ("collect", *LEARNED, "evaluate")
@@ -74,7 +80,8 @@ class Trainer:
         # one process makes the folder and rolls it back, the others read what they find then
         if processes.is_main:
             self.dataset = dataset_of(config, run, self.action_names)
-            self._roll_back_data()
+            if config.dataset is None and not config.model_free:
+                self.dataset.rollback([] if self._state is None else self._state["episodes"])
         processes.barrier()
         if not processes.is_main:
             self.dataset = dataset_of(config, run, self.action_names)
@@ -88,7 +95,7 @@ class Trainer:
     def run(self) -> bool:
         """Trains to the end; False if it was asked to stop before. Either way everything is saved."""
         try:
-            while self.last_epoch is None or self.position.epoch <= self.last_epoch:
+            while not self.is_finished:
                 self.epoch()
             return True
         except StopRequested:
@@ -103,10 +110,14 @@ class Trainer:
             getattr(self, f"_{PHASES[phase]}")()
             self.position.step = 0
         self.position = Position(self.position.epoch + 1)
-        is_last = self.last_epoch is not None and self.position.epoch > self.last_epoch
-        if is_last or time.perf_counter() - self._moment_at > self.config.save_every:
+        if self.is_finished or time.perf_counter() - self._moment_at > self.config.save_every:
             self._save_moment(self.position.epoch - 1)
-        self._save_if_due(force=is_last)
+        self._save_if_due(force=self.is_finished)
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether the last epoch is over."""
+        return self.last_epoch is not None and self.position.epoch > self.last_epoch
 
     # the phases
 
@@ -151,6 +162,7 @@ class Trainer:
 
     def _sight(self) -> None:
         if "sight" in self.learners and self._updates("sight") and not self.config.model_free:
+            self._look_again("sight")
             self._learn_from_segments("sight", self.config.sight.segment, past_end=False)
             self._hand_over("sight")
 
@@ -158,8 +170,7 @@ class Trainer:
         if "imitation" not in self.learners or not self._updates("imitation") or self.config.model_free:
             return
         learner, c = self.learners["imitation"], self.config.imitation
-        if self.position.step == 0:  # its average is of the last epoch, and the agent has dreamt since
-            learner.catch_up()
+        self._look_again("imitation")
         watched = []
         with self._bar("watch", self.dataset.num_episodes, {"imitation": self._updates("imitation")}) as bar:
             for seen in watch(self.learners["actor_critic"].model, self.dataset,  # type: ignore[arg-type]
@@ -171,6 +182,11 @@ class Trainer:
                         lambda: self._seed("imitation", learner.num_updates))
         self._updating("imitation", batches)
         self._hand_over("imitation")
+
+    def _look_again(self, name: str) -> None:
+        """Its average is of the last epoch, and the agent has dreamt since."""
+        if self.position.step == 0:
+            self.learners[name].catch_up()
 
     def _hand_over(self, name: str) -> None:
         """What was learned by watching becomes the agent's."""
@@ -258,27 +274,17 @@ class Trainer:
         return Collector(env, player, self.dataset, self._seed("collect"), info)
 
     def _practice_env(self) -> VectorEnv:
-        """Where the actor-critic learns: the dream, or the real game in model-free training."""
-        c = self.config
-        n = self.processes.share(c.actor_critic.batch_size)
-        if c.model_free:
-            return make_env(c.game, n, life_loss_ends=c.life_loss_ends, image_size=c.agent.image_size)
-        k = c.agent.denoiser.num_conditioning_frames
-        sampler = self._sampler("starts", k, c.actor_critic, past_end=False, ahead=c.imagination.horizon)
-        sampling = replace(c.agent.sampler, num_steps=c.imagination.denoising_steps or c.agent.sampler.num_steps)
-        world = World(self.shown.denoiser, self.shown.reward_end, sampling, self.runtime)
-        if c.imagination.engine == "fast":
-            # nobody waits here, and a run that is resumed must find the same engine: not beside the work, but before it
-            message = accelerate(world, c.agent.frame_shape, num_dreams=n).wait()
-            if isinstance(world.engine, TorchEngine) and self.processes.is_main:
-                print(message)
-        first = self.position.epoch << 20
+        """Where the actor-critic learns, from starts that no other epoch has."""
+        c, first = self.config, self.position.epoch << 20
 
         def starts(draw: int) -> tuple[Tensor, Tensor]:
+            k = c.agent.denoiser.num_conditioning_frames
+            sampler = self._sampler("starts", k, c.actor_critic, past_end=False, ahead=c.imagination.horizon)
             batch = sampler.batch(first + draw)
             return batch.frames, batch.actions
 
-        return ImaginedEnv(world, starts, n, c.imagination.horizon)
+        n = self.processes.share(c.actor_critic.batch_size)
+        return practice_env(c, n, self.shown, starts, self.runtime, self.processes.is_main)
 
     def _sampler(self, name: str, length: int, config: LearnerConfig, past_end: bool, **events: int) -> SegmentSampler:
         if name not in self._samplers:  # kept, for it looks for events again only when there is new data
@@ -344,17 +350,12 @@ class Trainer:
                 "episodes": self.dataset.lengths.tolist(), "rollouts": states, "before": self.before,
                 "collector": None if self.collector is None else
                 {"player": self._player, **self.collector.state_dict()}})
-        if stop:
+        if stop and not self.is_finished:
             # whoever stops wants to see how far it came; the state is safe, and the epoch's end replaces this moment
             if (phase := PHASES[self.position.phase]) in ("sight", "imitation"):
                 self._hand_over(phase)
-            self._save_moment(self.position.epoch)
+            self._save_moment(self.position.epoch - (self.position.phase == 0))  # of no epoch that has not begun
             raise StopRequested
-
-    def _roll_back_data(self) -> None:
-        """Makes the run's own dataset what it was when the state was saved."""
-        if self.config.dataset is None and not self.config.model_free:
-            self.dataset.rollback([] if self._state is None else self._state["episodes"])
 
     def _restore(self) -> None:
         """Goes back to the saved state, if there is one; whatever was written since is forgotten."""
@@ -385,11 +386,10 @@ class Trainer:
         self._moment_at = time.perf_counter()
         if not self.processes.is_main:
             return
+        updates = {name: learner.num_updates for name, learner in self.learners.items()}
         stage = {"game": self.config.game, "preset": self.config.preset,
-                 "steps": self.dataset.num_steps, "episodes": self.dataset.num_episodes,
-                 "updates": {name: learner.num_updates for name, learner in self.learners.items()},
-                 "seconds": round(self.seconds + time.perf_counter() - self._clock),
-                 **({"model_free": True} if self.config.model_free else {})}
+                 **played_in(self.config, self.dataset, updates["actor_critic"]), "updates": updates,
+                 "seconds": round(self.seconds + time.perf_counter() - self._clock)}
         training = {**stage, "seed": self.config.seed, "epoch": epoch, "torch": torch.__version__,
                     **summed([*self.before, stage])}
         card = Card(self.config.game, list(self.action_names), self.config.agent, training=training,

@@ -7,10 +7,10 @@ import math
 import pytest
 import torch
 
-from diamond_core.agent.policies import RandomPolicy
+from diamond_core.agent.policies import MixPolicy, RandomPolicy
 from diamond_core.agent.scripted import GLIDE, RULES, ScriptedPolicy, mixed_play
 from diamond_core.envs import action_names, make_env
-from diamond_core.types import Step
+from diamond_core.types import Start, Step
 
 PONG = ("NOOP", "FIRE", "RIGHT", "LEFT", "RIGHTFIRE", "LEFTFIRE")
 GROUND, WHITE, GREEN, ORANGE = (144, 72, 17), (236, 236, 236), (92, 186, 92), (213, 130, 74)
@@ -144,6 +144,52 @@ def test_a_mix_is_scripted_where_the_game_is_known():
     assert waits[1] > 0.8 and waits[4] > 0.8 and waits[0] < 0.6
     with pytest.raises(ValueError, match="Pong, Breakout"):
         ScriptedPolicy("Boxing", PONG, 1, 0)
+
+
+@pytest.mark.parametrize("worlds", [1, 2, 3, 4])
+def test_all_of_a_mix_play_even_in_few_worlds(worlds):
+    """With fewer worlds than players these take turns, an episode each; else a world keeps its own."""
+    class Says:
+        def __init__(self, number: int) -> None:
+            self.number = number
+
+        def reset(self, start: Start) -> None:
+            pass
+
+        def act(self, frames: torch.Tensor) -> torch.Tensor:
+            return torch.full((len(frames),), self.number)
+
+        def observe(self, step: Step) -> None:
+            pass
+
+        def state_dict(self) -> dict:
+            return {}
+
+        def load_state_dict(self, state: dict) -> None:
+            pass
+
+    frames, none = torch.zeros(worlds, 3, 8, 8, dtype=torch.uint8), torch.zeros(worlds, dtype=torch.bool)
+    def step(ends: torch.Tensor) -> Step:
+        return Step(frames, torch.zeros(worlds), ends, none, frames, frames[:, None])
+    policy = MixPolicy([Says(i) for i in range(3)])
+    policy.reset(Start(frames, frames[:, None]))
+    played = []
+    for _ in range(3):
+        played.append(policy.act(frames).tolist())
+        policy.observe(step(none))
+        assert policy.act(frames).tolist() == played[-1], "an episode is played by one"
+        policy.observe(step(~none))
+    if worlds < 3:
+        assert all({row[i] for row in played} == {0, 1, 2} for i in range(worlds))
+    else:
+        assert played == [[0, 1, 2, 0][:worlds]] * 3
+    # it goes on where it was, and an older state did not know of turns
+    policy.observe(step(~none))
+    fresh, older = MixPolicy(policy.policies), MixPolicy(policy.policies)
+    fresh.load_state_dict(policy.state_dict())
+    assert fresh.act(frames).tolist() == policy.act(frames).tolist()
+    older.load_state_dict({"policies": [{}] * 3})
+    assert older.act(frames).tolist() == [0, 1, 2, 0][:worlds]
 
 
 def test_the_real_opponent_is_beaten():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from app.commands.evaluate import told
 from diamond_core.agent.policies import RandomPolicy
 from diamond_core.agent.scripted import RULES, Rules, Thing
 from diamond_core.evaluation import evaluate_fidelity, evaluate_free
@@ -41,6 +42,9 @@ def test_pieces_are_counted_and_stains_are_not():
 def test_the_longest_run():
     flags = torch.tensor([[0, 1, 1, 0, 1, 1, 1], [0, 0, 0, 0, 0, 0, 0], [1, 1, 1, 1, 1, 1, 1]], dtype=torch.bool)
     assert longest(flags).tolist() == [3, 0, 7]
+    cuts = torch.zeros(3, 7, dtype=torch.bool)
+    cuts[0, 4], cuts[2, 1], cuts[2, 6] = True, True, True
+    assert longest(flags, cuts).tolist() == [2, 0, 5]
 
 
 def test_what_is_doubled_and_what_is_lost(drifting):
@@ -53,6 +57,14 @@ def test_what_is_doubled_and_what_is_lost(drifting):
     mask[1, 19] = False
     assert things("Drift", frames, mask, rows[0][0])["paddle"].lost == 0
     assert things("Pitfall", frames, mask, rows[0][0]) == {}
+    # what is missing at one dream's end and at the next one's beginning was not lost for so long
+    dones = torch.zeros(3, 20, dtype=torch.bool)
+    dones[1, 4] = True
+    whole = torch.ones(3, 20, dtype=torch.bool)
+    assert things("Drift", frames, whole, rows[0][0], dones)["paddle"].lost == pytest.approx(1 / 3)
+    dones[1, 12] = True
+    found = things("Drift", frames, whole, rows[0][0], dones)["paddle"]
+    assert found.lost == 0 and found.none == counts.none
 
 
 def test_the_nearest_frame():
@@ -66,13 +78,30 @@ def test_the_nearest_frame():
 
 def test_a_report_of_a_world_left_alone(small_agent, drifting):
     world = small_agent.world(runtime=EXACT)
-    told = []
+    said = []
     reports = [evaluate_free(world, lambda n: RandomPolicy(3, n, 0), dataset(20, 30), steps=6, num_dreams=3, seed=1,
-                             watch=lambda *x: told.append(x)) for _ in range(2)]
-    assert reports[0] == reports[1] and told[-1] == ("dreaming", 6, 6)
+                             watch=lambda *x: said.append(x)) for _ in range(2)]
+    assert reports[0] == reports[1] and said[-1] == ("dreaming", 6, 6)
     report = reports[0].to_json()
     assert report["dreams"] == 3 and report["reality"]["things"]["ball"]["none"] == 0
     assert 0 < report["nearest_psnr_worst"] <= report["nearest_psnr"] < PSNR_CAP
+    assert report["dream"]["steps_seen"] == report["reality"]["steps_seen"] == 6
+
+
+def test_a_report_says_how_much_was_seen_and_dreams_that_end_are_apart(small_agent, drifting, monkeypatch):
+    """Reality is over with its episode; a dream that ends begins anew, and both parts of it count."""
+    world = small_agent.world(runtime=EXACT)
+    judge = world.judge
+    def ends(*args):
+        r, _, rp, ep, memory = judge(*args)
+        return r, torch.ones_like(r, dtype=torch.bool), rp, ep, memory
+    monkeypatch.setattr(world, "judge", ends)
+    monkeypatch.setattr("diamond_core.evaluation.free.count", lambda thing, frames, bright: 0 * frames[:, :, 0, 0, 0])
+    report = evaluate_free(world, lambda n: RandomPolicy(3, n, 0), dataset(20), steps=30, num_dreams=3)
+    assert report.dream.steps_seen == 30 and report.reality.steps_seen == 20 - 3
+    assert report.dream.things["ball"].none == report.reality.things["ball"].none == 1
+    assert report.dream.things["ball"].lost == 0 and report.reality.things["ball"].lost == 1
+    assert "  steps seen: 30.0 / 17.0" in told(report)
 
 
 def test_the_player_is_tracked(drifting, small_agent):

@@ -13,7 +13,9 @@ from diamond_core.device import resolve
 from diamond_core.presets import tiny
 from diamond_core.training.build import learners_of
 from diamond_core.training.library import load
+from diamond_core.training.run import Run
 from diamond_core.training.sight import Sight, places, sight_loss
+from diamond_core.training.trainer import Trainer
 from diamond_core.types import Batch
 from tests.conftest import EXACT
 
@@ -102,10 +104,26 @@ def test_what_cannot_be_learned_is_refused_in_one_line():
         learners_of(unused, PONG, resolve(EXACT), 2, None)
 
 
-def test_a_run_sees_first_and_its_card_says_so(tmp_path):
-    from diamond_core.training.run import Run
-    from diamond_core.training.trainer import Trainer
+def test_a_second_look_begins_with_what_was_dreamt_since(tmp_path):
+    c = config(first_updates=1, updates=1, batch_size=2, segment=2, ema_decay=0.99)
+    few = ActingConfig(first_updates=0, updates=0, batch_size=2)
+    c = replace(c, denoiser=few, reward_end=few, actor_critic=few, final_epochs=2,
+                collection=replace(c.collection, first_min_steps=64, first_max_steps=64, steps=0),
+                evaluation=replace(c.evaluation, final_episodes=0))
+    run = Run(tmp_path / "run")
+    run.begin(c)
+    trainer = Trainer(c, run)
+    trainer.epoch()
+    learner, memory = trainer.learners["sight"], trainer.learners["actor_critic"].model.lstm
+    learner.num_updates = 1000  # an old average follows slowly
+    before = memory.weight_hh.detach().clone()
+    with torch.no_grad():
+        memory.weight_hh += 1.0  # what the dream taught
+    trainer.epoch()
+    assert (memory.weight_hh - before).mean() > 0.9
 
+
+def test_a_run_sees_first_and_its_card_says_so(tmp_path):
     c = config(first_updates=3, updates=0, batch_size=4, segment=5)
     few = ActingConfig(first_updates=1, updates=0, batch_size=2)
     c = replace(c, denoiser=few, reward_end=few, actor_critic=replace(few, ema_decay=0.9), final_epochs=1,

@@ -25,8 +25,10 @@ from diamond_core.config import (
     ReturnsConfig,
     TrainConfig,
 )
+from diamond_core.evaluation.returns import play_episodes
 from diamond_core.training.checkpoint import CONVERTER
 from diamond_core.training.library import load
+from diamond_core.training.progress import Position
 from diamond_core.training.run import Run, RunError
 from diamond_core.training.trainer import Trainer
 from tests.conftest import EXACT, SMALL
@@ -39,6 +41,8 @@ CONFIG = TrainConfig(
     reward_segment=6, returns=ReturnsConfig(rollout_length=5), final_epochs=1,
     evaluation=EvaluationConfig(every=2, episodes=2, final_episodes=4, num_envs=2, max_steps=60),
     runtime=EXACT, save_every=0.0)
+
+LEARNED = ("denoiser", "reward_end", "actor_critic")
 
 
 def train(folder: Path, config: TrainConfig = CONFIG, stop_after: int | None = None) -> Trainer:
@@ -104,6 +108,32 @@ def test_stopped_and_resumed_equals_never_stopped(unstopped, tmp_path):
     assert metrics(tmp_path / "run") == metrics(unstopped[0])
     assert_same_weights(tmp_path / "run", unstopped[0])
     assert trainer.dataset.lengths.tolist() == unstopped[1].dataset.lengths.tolist()
+
+
+def test_a_stop_after_the_last_update_comes_too_late(unstopped, tmp_path, monkeypatch):
+    """A run that is asked to stop in its last evaluation is finished, and has no moment of an epoch after it."""
+    one = {name: replace(getattr(CONFIG, name), first_updates=1, updates=1) for name in LEARNED}
+    config = replace(CONFIG, dataset=str(unstopped[0] / "dataset"), **one)
+    run, asked = Run(tmp_path / "run"), []
+    run.begin(config)
+    monkeypatch.setattr("diamond_core.training.trainer.play_episodes",
+                        lambda *args, **kwargs: asked.append(1) or play_episodes(*args, **kwargs))
+    trainer = Trainer(config, run, should_stop=lambda: bool(asked))
+    assert trainer.run() and trainer.scores["episodes"] == 4
+    assert [m.name for m in run.moments()] == ["epoch_0001"]
+    assert Trainer(config, run).run(), "and is so when it is looked at again"
+
+
+@pytest.mark.parametrize("save_every", [0.0, 1e9])
+def test_a_stop_between_epochs_shows_the_one_that_is_over(unstopped, tmp_path, save_every):
+    one = {name: replace(getattr(CONFIG, name), first_updates=1, updates=1) for name in LEARNED}
+    config = replace(CONFIG, dataset=str(unstopped[0] / "dataset"), final_epochs=3, save_every=save_every, **one)
+    run = Run(tmp_path / "run")
+    run.begin(config)
+    trainer = Trainer(config, run, should_stop=lambda: trainer.position == Position(3))
+    assert not trainer.run()
+    assert [m.name for m in run.moments()] == ["epoch_0001", "epoch_0002"]
+    assert load(run.folder, "cpu").card.training["epoch"] == 2
 
 
 def test_same_seed_same_run_other_seed_other_run(unstopped, tmp_path):
@@ -208,6 +238,9 @@ def test_model_free(tmp_path):
     assert stopped.learners["actor_critic"].num_updates == whole.learners["actor_critic"].num_updates == 10
     training = json.loads((tmp_path / "whole" / "checkpoints" / "epoch_0002" / "card.json").read_text())["training"]
     assert training["model_free"], "whoever reads the card would take it for an agent of the dream"
+    assert training["steps"] == 10 * 5 * 4 and "episodes" not in training
+    halves = json.loads((tmp_path / "stopped" / "checkpoints" / "epoch_0002" / "card.json").read_text())["training"]
+    assert halves["steps"] == training["steps"]
 
 
 def test_first_collection_waits_for_rare_rewards(tmp_path):

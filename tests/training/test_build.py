@@ -1,0 +1,91 @@
+"""Settings that cannot work are refused before anything begins; dreams begin from whole windows or not at all."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from app.commands.train import train
+from diamond_core.config import TrainConfig
+from diamond_core.envs import action_names
+from diamond_core.presets import PRESETS, tiny
+from diamond_core.replay import Dataset, DatasetInfo, Episode
+from diamond_core.training.build import check, played_in, starts_of
+
+
+def changed(config: TrainConfig, option: str, value: object) -> TrainConfig:
+    """The configuration with `option`, as in "returns.rollout_length", set to a value."""
+    room, _, name = option.rpartition(".")
+    return replace(config, **({room: replace(getattr(config, room), **{name: value})} if room else {name: value}))
+
+
+@pytest.mark.parametrize(("option", "value", "words"), [
+    ("actor_critic.moments", ("near",), r"seen in toy \(none\), got near"),
+    ("denoiser.moments", ("hit",), r"seen in toy \(none\), got hit"),
+    ("imagination.denoising_steps", 60, "1 to 50, got 60"),
+    ("imagination.horizon", 0, "1 or more, got 0"),
+    ("evaluation.num_envs", 0, "1 or more, got 0"),
+    ("evaluation.max_steps", 0, "1 or more, got 0"),
+    ("evaluation.final_episodes", -1, "0 or more, got -1"),
+    ("returns.rollout_length", 0, "1 or more, got 0"),
+    ("reward_segment", 1, "2 or more, got 1"),
+    ("collection.num_envs", 0, "1 or more, got 0"),
+    ("collection.first_policy", "scripted", "no scripted player for toy"),
+    ("imitation.segment", 0, "1 or more, got 0"),
+    ("actor_critic.accumulation", 0, "1 or more, got 0"),
+    ("reward_end.batch_size", 0, r"share evenly, got 0")])
+def test_what_would_fail_hours_later_is_refused_now_in_one_line_that_names_the_option(option, value, words):
+    spelled = "--" + option.replace("_", "-")
+    with pytest.raises(ValueError, match=rf"{words}.*see {spelled}$") as refused:
+        check(changed(tiny("toy"), option, value), action_names("toy"), 1)
+    assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+@pytest.mark.parametrize("game", ["Pong", "Freeway", "toy"])
+def test_what_can_work_is_not_refused(preset, game):
+    config = PRESETS[preset](game)
+    check(config, action_names(game), 1)
+    # nobody looks for moments there
+    check(replace(changed(config, "actor_critic.moments", ("hit",)), model_free=True), action_names(game), 1)
+    if game == "Freeway":
+        check(changed(config, "actor_critic.moments", ("hit",)), action_names(game), 1)
+
+
+def test_a_run_that_cannot_work_is_not_even_begun(tmp_path):
+    with pytest.raises(ValueError, match=r"--returns\.rollout-length"):
+        train(["--game", "toy", "--preset", "tiny", "--run", str(tmp_path / "run"), "--runtime.device", "cpu",
+               "--returns.rollout-length", "0"])
+    assert not (tmp_path / "run" / "config.json").exists(), "or the corrected command would be refused there"
+
+
+def play(*lengths: int) -> Dataset:
+    config = tiny("toy")
+    dataset = Dataset(None, DatasetInfo("toy", tuple(action_names("toy")), config.agent.frame_shape))
+    for i, n in enumerate(lengths):
+        frames = torch.full((n + 1, *config.agent.frame_shape), i % 256, dtype=torch.uint8)
+        end = torch.arange(n) == n - 1
+        dataset.add(Episode(frames, torch.zeros(n, dtype=torch.int64), torch.zeros(n), end, ~end & end))
+    return dataset
+
+
+def test_dreams_begin_from_whole_windows_or_not_at_all():
+    short = [1, 2, 3] * 300
+    assert starts_of(tiny("toy"), play(*short)) is None
+    # two whole windows among so many are found, though none of them is drawn
+    starts = starts_of(tiny("toy"), play(*short[:700], 5, *short))
+    assert starts is not None and starts["frames"].shape == (2, 4, 3, 8, 8) and starts["actions"].shape == (2, 4)
+    assert (starts["frames"] == 700 % 256).all()
+    assert len(starts_of(tiny("toy"), play(30, 30))["frames"]) == 64
+
+
+@pytest.mark.parametrize(("updates", "passes", "parts", "rollouts"), [
+    (0, 1, 1, 0), (7, 1, 1, 7), (6, 2, 3, 1), (7, 2, 3, 2)])
+def test_a_rollout_that_is_learned_from_again_was_played_once(updates, passes, parts, rollouts):
+    config = tiny("toy")
+    config = replace(config, model_free=True, actor_critic=replace(config.actor_critic, passes=passes, parts=parts))
+    assert played_in(config, play(), updates) == {
+        "steps": rollouts * config.returns.rollout_length * config.actor_critic.batch_size, "model_free": True}
+    assert played_in(replace(config, model_free=False), play(3, 4), 9) == {"steps": 7, "episodes": 2}
