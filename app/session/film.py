@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -63,15 +64,19 @@ def render(tape: Tape, world: World, out: Path, *, show: Worlds | None = None, h
         raise TapeError(f"this tape of {tape.origin.game} has no reality to show: leave out --show {show}")
     draw = Hud(tape, show, scale) if hud else bare(show, scale)
     different = None
-    with VideoWriter(out, scale=1, overwrite=overwrite) as video:
+    with VideoWriter(out, scale=1, overwrite=overwrite, finish=partial(carry, tape)) as video:
         for played in tape.replay(world, first, reality=show in ("reality", "twin"), engines=engines):
             video.add(draw(played))
             if different is None and not tape.check(played):
                 different = played.number
             tell(1)
-    if out.suffix.lower() == ".mp4":
-        embed(out, tape)
     return Result(len(tape) - first, different)
+
+
+def carry(tape: Tape, film: Path) -> None:
+    """Puts a tape into a film that can carry one, an MP4."""
+    if film.suffix.lower() == ".mp4":
+        embed(film, tape)
 
 
 def bare(show: Worlds | None, scale: int) -> Callable[[Played], np.ndarray]:

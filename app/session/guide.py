@@ -20,8 +20,6 @@ class Lead(NamedTuple):
     lived: bool
     value: DreamState | None
     """To be put in before it."""
-    trail: Trail | None
-    """Where reality is to go before it."""
 
 
 class Guide:
@@ -29,7 +27,7 @@ class Guide:
 
     def __init__(self, tape: Tape, first: int) -> None:
         self.tape = tape
-        self.number = self._first = first
+        self.number = self._first = self._told = first
         """The next step."""
         self.first_difference: int | None = None
         """The first step that came out otherwise than on the tape, as it may on another path."""
@@ -39,15 +37,18 @@ class Guide:
         """Whether the tape has no further step."""
         return self.number >= len(self.tape)
 
+    def trail(self) -> Trail | None:
+        """Where reality is to go before the next step, told once; the session stands at the first one already."""
+        told, self._told = self._told, self.number
+        return None if told == self.number else self.tape.trails.get(self.number)
+
     def lead(self, world: World) -> Lead:
         """The next step."""
         tape, i = self.tape, self.number
         self.number += 1
-        if i == self._first:
-            # the session stands there already
-            return Lead(int(tape.actions[i]), tape.sampler(i), bool(tape.lived[i]), None, None)
-        return Lead(int(tape.actions[i]), tape.sampler(i), bool(tape.lived[i]), tape.value(i, world),
-                    tape.trails.get(i))
+        # where the first one begins the session stands already
+        value = None if i == self._first else tape.value(i, world)
+        return Lead(int(tape.actions[i]), tape.sampler(i), bool(tape.lived[i]), value)
 
     def compare(self, frame: np.ndarray) -> bool:
         """Holds what the newest step led to, (h, w, 3), against the tape; False at the first difference only."""

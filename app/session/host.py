@@ -110,8 +110,8 @@ class Host:
         return self._meter.rate
 
     def round(self) -> int:
-        """One turn: waiting calls, then a step of all who are due and of all open fans; returns how many those were.
-        The thread does this over and over; a test may do it by hand."""
+        """One turn: waiting calls, then a step of all who are due and of all open fans, else a slice of somebody's way
+        back; returns how many those were. The thread does this over and over; a test may do it by hand."""
         self._answer_calls()
         due = self._due()
         groups: dict[tuple[int, SamplerConfig], list[tuple[Guest, Ask]]] = {}
@@ -126,7 +126,15 @@ class Host:
                 self._step(members[first:first + LARGEST])
         if groups:
             self._meter.note()
-        return len(due) + self._grow_fans()
+        return len(due) + self._grow_fans() or self._fetch_reality()
+
+    def _fetch_reality(self) -> int:
+        """A moment in which nobody is due belongs to an emulator on its way back."""
+        for guest in self._guests.values():
+            if guest.session.real is not None and guest.session.real.behind:
+                self._show(guest, self._guarded(guest, partial(guest.session.answer, None)))
+                return 1
+        return 0
 
     def _grow_fans(self) -> int:
         """One step of every open fan."""

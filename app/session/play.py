@@ -17,6 +17,7 @@ from app.session.clock import Clock, Meter, Pacer, RealClock
 from app.session.controls import Controls
 from app.session.guide import Guide
 from app.session.recorder import Made
+from app.session.saved import require_fit
 from app.session.stage import SPOKEN, Stage
 from app.session.view import Ask, Show, View, Who
 from diamond_core.config import SamplerConfig
@@ -25,8 +26,6 @@ from diamond_core.world.dream import DreamStep, World
 
 IDLE = 1.0
 """Seconds without a key after which the agent helps."""
-CATCH_UP = 0.015
-"""Seconds of each paused tick that the emulator may use to go back."""
 
 
 class Pending(NamedTuple):
@@ -64,13 +63,14 @@ class Play(Stage):
     # play
 
     def ask(self) -> Ask | None:
-        """What must be dreamt for this step; None where nothing must: paused, over, or awake."""
+        """What must be dreamt for this step; None where nothing must: paused, over, awake, or while reality is still
+        on its way to where this step begins."""
         self._pending = None
-        if self._paused and not self._single:
+        if (self._paused and not self._single) or self._behind:
             return None
-        single, self._single = self._single, False
         if self.guide is not None:
             return self._led(self.guide)
+        single, self._single = self._single, False
         if self._hold_until is not None:
             self._wait_for_next(single)
             return None
@@ -85,7 +85,7 @@ class Play(Stage):
         pending, self._pending = self._pending, None
         if pending is None:
             if self.real is not None:
-                self.real.catch_up(CATCH_UP)
+                self.real.catch_up()
             return self._publish()
         if step is None:
             self._live(pending.action)
@@ -110,6 +110,10 @@ class Play(Stage):
     def tick(self) -> View:
         """One step of one player."""
         ask = self.ask()
+        if ask is None and self.real is not None and self._behind and (self._single or not self._paused):
+            # nobody else waits meanwhile
+            self.real.settle()
+            ask = self.ask()
         if ask is None:
             return self.answer(None)
         began = self.clock.now()
@@ -120,15 +124,20 @@ class Play(Stage):
     def _led(self, guide: Guide) -> Ask | None:
         """The tape's next step; a key takes over."""
         if self.controls.pressed or guide.over:
-            self.guide = None
+            self.guide, self._single = None, False
             self._paused = not self.controls.pressed
             self.say(f"you took over at step {guide.number}" if self.controls.pressed else
                      "the tape is over: go on from here yourself")
             return self.ask()
+        trail = guide.trail()
+        if trail is not None and self.real is not None:
+            self.real.restore(trail, self.real.total)
+            if self._behind:
+                return None
+        self._single = False
         lead = guide.lead(self.world)
-        if lead.trail is not None and self.real is not None:
-            self.real.restore(lead.trail, self.real.total)
         if lead.value is not None:
+            require_fit(lead.value, self.dream)
             self._put(lead.value, replace(self._facts, age=int(lead.value.steps), steps_agreed=0, agreement=False))
             self.guide = guide
         if lead.lived != self.awake:
@@ -140,8 +149,12 @@ class Play(Stage):
     @property
     def resting(self) -> bool:
         """Whether a tick would change nothing: paused, nothing to say, and the emulator where it should be."""
-        still = self._paused and not self._single and not self._view.message
-        return still and not (self.real is not None and self.real.behind)
+        return self._paused and not self._single and not self._view.message and not self._behind
+
+    @property
+    def _behind(self) -> bool:
+        """Whether reality is still on its way to this instant."""
+        return self.real is not None and self.real.behind > 0
 
     def _decide(self) -> tuple[int, float | None]:
         """Who plays chooses an action; the time of the key press that it carries."""
@@ -269,7 +282,8 @@ class Play(Stage):
     def _publish(self) -> View:
         """Puts together what is to be seen now."""
         facts, real = self._facts, self.real
-        thought = self._thought or (self._think() if self.mind_wanted else None)
+        can_look = self.mind_wanted and not (self.awake and self._behind)
+        thought = self._thought or (self._think() if can_look else None)
         name = "" if facts.action is None else self.action_names[facts.action]
         speaking = self.clock.now() - self._said_at < SPOKEN
         self._view = View(

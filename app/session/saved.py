@@ -15,6 +15,8 @@ from diamond_core.world.dream import DreamState
 
 FORMAT = "diamond-dream-1"
 MOST_BYTES = 64 * 2**20
+MOST_NOOPS, MOST_ACTIONS = 30, 2**19
+"""Of a trail: as many no-ops as an episode may begin with, and ten hours of one game."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +66,8 @@ def trail_of(values: dict[str, object] | None) -> Trail | None:
     rom, actions = values["rom"], values["actions"]
     numbers = [values["frame_skip"], values["noops"], *actions] if isinstance(actions, list) else []
     whole = [n for n in numbers if type(n) is int and 0 <= n < 2**31]
-    if not isinstance(rom, str) or not numbers or len(whole) < len(numbers):
+    is_whole = len(numbers) == len(whole) <= MOST_ACTIONS + 2
+    if not isinstance(rom, str) or not numbers or not is_whole or whole[1] > MOST_NOOPS:
         raise ValueError("it holds no trail of a game")
     return Trail(rom, whole[0], whole[1], tuple(whole[2:]))
 

@@ -113,6 +113,12 @@ class Tape:
                engines: Mapping[str, Engine] | None = None) -> Iterator[Played]:
         """Plays steps first to last - 1 again; with `reality` the emulator too. Where the path that a step was dreamt
         on is among the `engines` by name, it is dreamt on that path again."""
+        slices = self.slices(world, first, last, reality=reality, engines=engines)
+        return (played for played in slices if played is not None)
+
+    def slices(self, world: World, first: int = 0, last: int | None = None, *, reality: bool = False,
+               engines: Mapping[str, Engine] | None = None) -> Iterator[Played | None]:
+        """The same for where others wait meanwhile: None while the emulator is still on its way to a step."""
         last = len(self) if last is None else last
         if not 0 <= first <= last <= len(self):
             raise TapeError(f"expected steps from 0 to {len(self)}, got {first} to {last}")
@@ -131,6 +137,7 @@ class Tape:
                 played = self._lived(i, state) if self.lived[i] else self._dreamt(i, world, state)
                 state = played.state
                 if i >= first:
+                    yield from real.approach(i) if real else ()
                     yield played._replace(**real.step(i)) if real else played
         finally:
             if engines:
@@ -200,16 +207,28 @@ class Tape:
         return Played(i, int(self.actions[i]), state, frame, 0.0, False, True)
 
     def _value(self, i: int, world: World) -> DreamState:
-        return unpack_value(self.values[i] if i in self.values else self.stops[i]).to(world.runtime.device)
+        state = unpack_value(self.values[i] if i in self.values else self.stops[i])
+        k, dim = world.num_conditioning_frames, world.reward_end.config.lstm_dim
+        if state.frames.shape[1] != k:
+            raise TapeError(f"this tape was dreamt by a world that sees {state.frames.shape[1]} frames, this one sees "
+                            f"{k}: use the checkpoint it was recorded with")
+        if state.frames.shape[2:] != self.origin.frame_shape:
+            raise TapeError(f"this tape is damaged: a dream on it has frames of {tuple(state.frames.shape[2:])}")
+        if {state.hx.shape, state.cx.shape} != {(1, dim)}:
+            raise TapeError(f"this tape was dreamt by a world with a memory of {state.hx.shape[-1]} numbers, this "
+                            f"one's has {dim}: use the checkpoint it was recorded with")
+        return state.to(world.runtime.device)
 
     def _require(self, world: World) -> None:
         if world.num_actions != len(self.origin.action_names):
             raise TapeError(f"this tape has {len(self.origin.action_names)} actions, the world {world.num_actions}: "
                             f"use a checkpoint of {self.origin.game}")
+        if not world.takes(self.origin.frame_shape):
+            raise TapeError(f"this tape has frames of {self.origin.frame_shape}, this world others: use the checkpoint "
+                            "it was recorded with")
         for i in [*self.values, *self.stops][:1]:
-            if (seen := self._value(i, world).frames.shape[1]) != world.num_conditioning_frames:
-                raise TapeError(f"this tape was dreamt by a world that sees {seen} frames, this one sees "
-                                f"{world.num_conditioning_frames}: use the checkpoint it was recorded with")
+            # said before anything is dreamt; later ones are looked at when they are put in
+            self._value(i, world)
 
 
 class Played(NamedTuple):
@@ -248,6 +267,12 @@ class Playback:
         if number in self._tape.trails and number != self._at:
             self.game.restore(self._tape.trails[number])
             self._at = number
+
+    def approach(self, number: int) -> Iterator[None]:
+        """The same, a slice at a time."""
+        self.follow(number)
+        while self.game.catch_up():
+            yield None
 
     def step(self, number: int) -> dict[str, Any]:
         """The same action in reality, as fields of `Played`."""

@@ -18,6 +18,7 @@ from typing import Any
 
 import cattrs
 import numpy as np
+import torch
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
@@ -32,7 +33,11 @@ FORMAT = "diamond-tape-1"
 ENDING = ".tape"
 BOX = uuid.uuid5(uuid.NAMESPACE_URL, "diamond-playground/tape").bytes
 MOST_BYTES = 512 * 2**20
-MOST_STEPS, MOST_MATES = 2**24, 1024
+MOST_STEPS, MOST_MATES = 2**24, 64
+"""Of a tape, and the real game's before it; and as many dreams as a host puts into one batch."""
+KINDS = {"frames": torch.uint8, "actions": torch.int64, "hx": torch.float32, "cx": torch.float32, "seeds": torch.int64,
+         "steps": torch.int64}
+"""What a value's numbers are."""
 COLUMNS = {"actions": np.int64, "rewards": np.float32, "mates": np.int64}
 FLAGS = ("lived", "ends")
 FOREIGN = (SafetensorError, cattrs.BaseValidationError, KeyError, TypeError, ValueError, AttributeError, IndexError,
@@ -125,6 +130,10 @@ def checked(tape: Tape) -> Tape:
     if n and not (tape.actions.min() >= 0 and tape.actions.max() < len(names) and tape.mates.min() >= 1
                   and tape.mates.max() <= MOST_MATES and np.isfinite(tape.rewards).all()):
         raise ValueError("it holds actions, rewards or batches that cannot be")
+    if any(max(trail.actions, default=0) >= len(names) for trail in tape.trails.values()):
+        raise ValueError("its real game holds actions that cannot be")
+    if sum(len(trail.actions) for trail in tape.trails.values()) > MOST_STEPS:
+        raise ValueError("its real games are too long")
     for table in (tape.values, tape.stops, tape.samplers, tape.paths, tape.trails):
         if any(not 0 <= step < n for step in table):
             raise ValueError("something on it stands beyond its end")
@@ -147,6 +156,8 @@ def _check_value(value: bytes, origin: Origin) -> None:
     expected = [(1, k, *origin.frame_shape), (1, k), (1, dim), (1, dim), (1,), (1,)]
     if k < 1 or [tuple(x.shape) for x in state.tensors().values()] != expected:
         raise ValueError("a dream on it has another shape than its frames")
+    if {name: x.dtype for name, x in state.tensors().items()} != KINDS:
+        raise ValueError("a dream on it is made of other numbers than dreams are")
     if int(state.actions.min()) < 0 or int(state.actions.max()) >= len(origin.action_names):
         raise ValueError("a dream on it holds actions that cannot be")
 

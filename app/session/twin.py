@@ -20,6 +20,8 @@ from diamond_core.evaluation import metrics
 from diamond_core.pixels import to_chw, to_hwc
 from diamond_core.types import Policy, Start
 
+SLICE = 0.015
+"""Seconds that an emulator on its way back may take at once, where others wait."""
 WARMUP = 20
 """Real steps before a dream begins; in most games play has begun by then."""
 SAME, OTHER = 40.0, 20.0
@@ -59,6 +61,7 @@ class Reality:
         self.game = game
         self._k = k
         self._emulator = Emulator(game, image_size=image_size, grayscale=grayscale)
+        self._noops, self._actions = -1, list[int]()
         self._behind: deque[int] = deque()
         self._restart: int | None = None
         self._frames: deque[Tensor] = deque(maxlen=k)
@@ -159,19 +162,23 @@ class Reality:
         self._restart = mark.noops
 
     def restore(self, trail: Trail, total: float = 0.0) -> None:
-        """To a moment that was saved. Raises ValueError for another game's."""
+        """To a moment that was saved; who stands there already, or is on the way there, goes on. Raises ValueError for
+        another game's."""
         here = self._emulator.save()
         if (trail.rom, trail.frame_skip) != (here.rom, here.frame_skip):
             raise ValueError(f"expected a moment of {here.rom}, got one of {trail.rom}: load it in that game")
         if not all(0 <= action < self._emulator.num_actions for action in trail.actions) or trail.noops < 0:
             raise ValueError(f"expected actions from 0 to {self._emulator.num_actions - 1}, the file holds others")
-        self.go_to(Mark(trail.noops, list(trail.actions), len(trail.actions), total, 0, False))
+        if trail == self.trail():
+            self.total = total
+        else:
+            self.go_to(Mark(trail.noops, list(trail.actions), len(trail.actions), total, 0, False))
 
     def settle(self) -> None:
         """Plays again all that is still to be played: about a second for 4,000 actions."""
         self.catch_up(float("inf"))
 
-    def catch_up(self, seconds: float) -> int:
+    def catch_up(self, seconds: float = SLICE) -> int:
         """Plays again for so long at most; returns how many actions are left."""
         if not self.behind:
             return 0

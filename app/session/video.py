@@ -17,6 +17,8 @@ import numpy as np
 from PIL import Image
 
 from app.session.look import BACKGROUND, STEPS_A_SECOND
+from app.session.tape import TapeError
+from app.session.tapefile import walk
 
 SCALE = 6
 COLUMNS, ROWS, GAP = 6, 4, 1
@@ -30,8 +32,10 @@ H264 = ["-crf", "12", "-movflags", "+faststart",
 class VideoWriter:
     """Writes frames to a file of the kind that its name ends in. The file appears whole or not at all."""
 
-    def __init__(self, path: Path, *, scale: int = SCALE, fps: int = STEPS_A_SECOND, overwrite: bool = False) -> None:
-        """A pixel becomes scale x scale pixels. Raises ValueError for other endings, FileExistsError."""
+    def __init__(self, path: Path, *, scale: int = SCALE, fps: int = STEPS_A_SECOND, overwrite: bool = False,
+                 finish: Callable[[Path], None] = lambda _: None) -> None:
+        """A pixel becomes scale x scale pixels; `finish` adds to the file before it appears. Raises ValueError for
+        other endings, FileExistsError."""
         kind = path.suffix.lower()
         if kind not in KINDS:
             raise ValueError(f"expected a name that ends in {', '.join(KINDS)}, got {path.name!r}: choose one of these")
@@ -42,6 +46,7 @@ class VideoWriter:
         self._shape: tuple[int, ...] | None = None
         self._temporary = path.with_name(f".{path.stem}.{os.getpid()}{kind}")
         self._sink = KINDS[kind](self._temporary, scale, fps)
+        self._finish = finish
 
     def add(self, image: np.ndarray) -> None:
         """One frame, (h, w, 3) or (h, w, 1) uint8, of the first one's shape."""
@@ -53,11 +58,12 @@ class VideoWriter:
         self.num_frames += 1
 
     def close(self) -> None:
-        """Puts the finished file in its place."""
+        """Puts the finished file in its place. Raises OSError where it could not be written to its end."""
         try:
             if not self.num_frames:
                 raise ValueError(f"{self.path}: expected one frame or more, got none: record longer")
             self._sink.save()
+            self._finish(self._temporary)
             os.replace(self._temporary, self.path)
         finally:
             self.discard()
@@ -98,6 +104,13 @@ class _Film:
 
     def save(self) -> None:
         self.drop()
+        try:
+            kinds = {kind for kind, *_ in walk(self._path)}
+        except (OSError, TapeError):
+            kinds = set()
+        # ffmpeg says nothing where it fails; the index comes last
+        if not {b"moov", b"mdat"} <= kinds:
+            raise OSError("the film could not be written to its end: the disk may be full")
 
     def drop(self) -> None:
         if self._pipe is not None:

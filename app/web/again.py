@@ -14,6 +14,7 @@ from diamond_core.world.engine import Engine
 
 Tell = Callable[[int, int], None]
 """tell(done, total)."""
+OVER = object()
 
 
 async def ready_at(host: Host, world: World, tape: Tape, number: int, tell: Tell) -> Tape:
@@ -24,7 +25,7 @@ async def ready_at(host: Host, world: World, tape: Tape, number: int, tell: Tell
         return tape
     first = max((step for step in (*tape.values, *tape.stops) if step <= number), default=number)
     state = None
-    async for played in stepwise(host, tape.replay(world, first, number)):
+    async for played in stepwise(host, tape.slices(world, first, number)):
         state = played.state or state
         tell(played.number - first + 1, number - first)
     if state is None:
@@ -36,15 +37,16 @@ async def proven(host: Host, world: World, tape: Tape, engines: Mapping[str, Eng
     """How many steps come out as they were recorded, frame, reward and end. The world is nobody else's: its engine
     is changed to the one that a step was dreamt on."""
     same = 0
-    async for played in stepwise(host, tape.replay(world, engines=engines)):
+    async for played in stepwise(host, tape.slices(world, engines=engines)):
         same += tape.check(played)
     return same
 
 
-async def stepwise(host: Host, steps: Iterator[Played]) -> Any:
-    """An iterator that computes, moved on by the host's thread."""
-    while (played := await on(host, lambda: next(steps, None))) is not None:
-        yield played
+async def stepwise(host: Host, slices: Iterator[Played | None]) -> Any:
+    """An iterator that computes, moved on by the host's thread, which others have between two slices."""
+    while (played := await on(host, lambda: next(slices, OVER))) is not OVER:
+        if played is not None:
+            yield played
 
 
 async def on(host: Host, job: Callable[[], Any]) -> Any:

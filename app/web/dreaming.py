@@ -17,6 +17,7 @@ from app.session.tape import Tape
 from app.session.timeline import Packed
 from app.session.view import NumSteps, View
 from app.web import protocol as say
+from app.web.again import on
 from app.web.shelf import Loaded
 from app.web.shot import Mark, Shot, mark_of
 from app.web.tapes import MOST_STEPS, Seen, new_name
@@ -27,6 +28,8 @@ DIGITS = "0123456789abcdefghijklmnopqrstuvwxyz"
 """An action of a link is one of these; no game has more actions."""
 MOST_WAITING = 64
 """Wishes of one player that may wait for the thread."""
+OF_REALITY = ("wake", "sleep", "resync")
+"""Plain wishes that need reality where it should be."""
 LOOK_AGAIN = 0.15
 """Seconds between two looks at futures that are still being dreamt."""
 
@@ -94,15 +97,22 @@ class Dreaming:
             """The session, on the thread that owns the models."""
             session = Session(loaded.agent, loaded.world, seed=opening.seed, nth=opening.nth)
             session.set_knobs(steps=steps)
-            if tape is not None:
-                go_on = session.follow if opening.at < len(tape) else session.go_on_from
-                go_on(tape, opening.at)
+            trail = None if tape is None else tape.trail(opening.at)
+            if session.real is not None and trail is not None:
+                session.real.restore(trail)
             elif opening.actions:
                 told = [DIGITS.index(digit) for digit in opening.actions]
                 session.controls = Retold(session.action_names, told)
             return session
 
-        return Dreaming(host, loaded, await asyncio.wrap_future(host.call(make)), audience)
+        session = await asyncio.wrap_future(host.call(make))
+        if tape is not None:
+            # a long game is played again between others' steps
+            while session.real is not None and await on(host, session.real.catch_up):
+                pass
+            go_on = session.follow if opening.at < len(tape) else session.go_on_from
+            await on(host, lambda: go_on(tape, opening.at))
+        return Dreaming(host, loaded, session, audience)
 
     def hold(self, held: bool) -> None:
         """Lets the dream wait, or go on, without the person's pause."""
@@ -177,7 +187,10 @@ class Dreaming:
     def _granted(self, message: say.Message) -> None:
         try:
             # what was wished for before the end is not granted after it
-            if not self._ended:
+            if not self._ended and self._must_wait(message):
+                self._waiting += 1
+                self.host.call(lambda: self._granted(message))
+            elif not self._ended:
                 self._do(message)
         except ValueError as error:
             self._tell("note", text=str(error))
@@ -185,6 +198,12 @@ class Dreaming:
             self._failed(error)
         finally:
             self._waiting -= 1
+
+    def _must_wait(self, message: say.Message) -> bool:
+        """Whether it needs reality, which is still on its way: a slice of that, and others' steps, come first."""
+        needs = isinstance(message, say.Show | say.Branch) or (isinstance(message, say.Plain) and
+                                                               message.t in OF_REALITY)
+        return needs and self.session.real is not None and self.session.real.catch_up() > 0
 
     def _do(self, m: say.Message) -> None:
         s = self.session

@@ -6,7 +6,9 @@ import asyncio
 import contextlib
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from hashlib import blake2b
 from itertools import count
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -89,7 +91,9 @@ class Audience:
         """Keeps a tape, beside play, and tells the player where it is."""
         async def keep() -> None:
             try:
-                kept = await asyncio.to_thread(self._tapes.keep, tape, seen, title, not self._is_owner, name)
+                # the player's name is a secret, this is none
+                whose = blake2b(self._player.id.encode(), digest_size=8).hexdigest()
+                kept = await asyncio.to_thread(self._tapes.keep, tape, seen, title, not self._is_owner, name, whose)
             except (TapesError, OSError) as error:
                 self.tell("note", text=f"the tape was not kept: {error}")
             else:
@@ -134,6 +138,8 @@ class House:
         """Attempts at the password, of all strangers together."""
         self.uploads = Tempo(0.1, 10, now)
         """Tapes that visitors bring."""
+        self.films = ThreadPoolExecutor(1, "film")
+        """Where films are made: one at a time, and nobody else waits for a thread meanwhile."""
         self._writing: set[asyncio.Task[None]] = set()
         self._host: Host | None = None
         self._sweeping: asyncio.Task[None] | None = None
@@ -155,6 +161,7 @@ class House:
             self._sweeping.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await self._sweeping
+        self.films.shutdown(wait=False, cancel_futures=True)
         for player in list(self.lobby.players):
             self.lobby.leave(player)
         if self._host is not None:

@@ -120,7 +120,18 @@ class Jobs:
             raise JobError(f"{name} is being trained: stop it first")
         folder = self._folder(name)
         gone = folder.with_name(f".{folder.name}.gone")
-        os.replace(folder, gone)
+        try:
+            # whoever trains in a terminal may not have said a word for long: the lock knows
+            lock = Run(folder).lock()
+        except RunError:
+            raise JobError(f"{name} is being trained elsewhere: stop it there first") from None
+        try:
+            if os.name == "nt":
+                # Windows moves no folder in which a file is open
+                lock.release()
+            os.replace(folder, gone)
+        finally:
+            lock.release()
         shutil.rmtree(gone)
 
     def names(self) -> list[str]:

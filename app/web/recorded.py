@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 from fastapi import FastAPI, HTTPException, Request, Response
@@ -60,8 +61,13 @@ def add_tapes(app: FastAPI, house: House) -> None:
 
     @app.get("/api/tapes/{name}.{ending}")
     async def file(name: str, ending: str) -> Response:
-        path = await answered(asyncio.to_thread(house.tapes.file, name, ending))
-        return FileResponse(path, media_type=FORMS[ending])
+        async def made() -> Path:
+            path = await asyncio.to_thread(house.tapes.place, name, ending)
+            if not path.is_file():
+                await asyncio.get_running_loop().run_in_executor(house.films, house.tapes.file, name, ending)
+            return path
+
+        return FileResponse(await answered(made()), media_type=FORMS[ending])
 
     @app.delete("/api/tapes/{name}")
     async def delete(name: str) -> dict[str, bool]:

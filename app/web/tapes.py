@@ -7,6 +7,7 @@ is ever run, and one that would take too long to dream again is refused.
 from __future__ import annotations
 
 import json
+import logging
 import re
 import secrets
 import struct
@@ -15,29 +16,36 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from itertools import chain
 from pathlib import Path
 
 import numpy as np
 
+from app.session.film import carry
 from app.session.look import STEPS_A_SECOND
 from app.session.recording import Beside
 from app.session.tape import Tape, TapeError
-from app.session.tapefile import embed, load_tape, save_tape
+from app.session.tapefile import load_tape, save_tape
 from app.session.timeline import Packed
 from app.session.video import SCALE, VideoWriter
 from diamond_core.replay.episode import write_whole
 
+LOG = logging.getLogger(__name__)
 NAME = re.compile(r"[A-Za-z0-9_-]{8,40}")
 MOST_STEPS = 10 * 60 * STEPS_A_SECOND
 """Of one recording: ten minutes."""
 LOOPS, MOST_LOOPED = ("gif", "webp"), 60 * STEPS_A_SECOND
 """What is put together in memory from all pictures at once, and of how many: a minute, half of it for a twin."""
-MOST_COST = 8 * 3 * MOST_STEPS
-"""Network evaluations that dreaming a tape again may take."""
+MOST_COST = 10 * 3 * MOST_STEPS
+"""Network evaluations and steps of the real game, none of which is dearer, that playing a tape again may take."""
+MOST_AT_ONCE = 64 * 3
+"""Network evaluations of a single step, for which all who play must wait: a full batch of ordinary steps."""
 MOST_UPLOAD = 16 * 2**20
 KEPT_OF_VISITORS = 100
 """Visitors' recordings on disk; of more the oldest go. The owner's stay."""
+KEPT_OF_ONE = 20
+"""Of these, how many may be one visitor's, so that nobody's push out all others'."""
 FRAME = struct.Struct("<HHHI")
 Seen = tuple[Packed, Packed | None]
 """A recorded instant: the one picture that was looked at, and the second one of a twin."""
@@ -64,6 +72,8 @@ class Recording:
     cuts: int
     """Values that were put in after the start."""
     by_visitor: bool = False
+    whose: str = ""
+    """A mark that all recordings of one player have in common; none for what was brought in."""
 
     @property
     def has_loop(self) -> bool:
@@ -83,11 +93,12 @@ class Tapes:
         self.folder = folder
         self._rendering = threading.Lock()
 
-    def keep(self, tape: Tape, seen: Sequence[Seen], title: str, by_visitor: bool, name: str = "") -> Recording:
+    def keep(self, tape: Tape, seen: Sequence[Seen], title: str, by_visitor: bool, name: str = "", whose: str = ""
+             ) -> Recording:
         """Writes a recording, under a new name where none is given. Raises TapesError for an empty one."""
         if not len(tape):
             raise TapesError("nothing was recorded: play while it runs")
-        return self._write(tape, seen, title, by_visitor, name or new_name())
+        return self._write(tape, seen, title, by_visitor, name or new_name(), whose)
 
     def bring(self, data: bytes, title: str, by_visitor: bool) -> Recording:
         """Takes in a tape, or a film that carries one. Raises TapeError, TapesError."""
@@ -101,7 +112,7 @@ class Tapes:
             except TapeError as error:
                 # where it lay for a moment is nothing to a visitor
                 raise TapeError(str(error).removeprefix(f"{path}: ").replace(str(path), "this file")) from error
-        if len(tape) > MOST_STEPS or cost_of(tape) > MOST_COST:
+        if len(tape) > MOST_STEPS or cost_of(tape) > MOST_COST or max(costs_of(tape), default=0) > MOST_AT_ONCE:
             raise TapesError(f"this tape would take too long to dream again: expected at most {MOST_STEPS} steps")
         return self._write(tape, [], re.sub(r"[^\w .-]", "", title)[:60] or "a tape", by_visitor, new_name())
 
@@ -128,6 +139,15 @@ class Tapes:
 
     def file(self, name: str, ending: str) -> Path:
         """A file to download: tape, webp, mp4 or gif; films are made when they are wanted first. Raises TapesError."""
+        path = self.place(name, ending)
+        if not path.is_file():
+            with self._rendering:
+                if not path.is_file():
+                    self._render(self.get(name), path)
+        return path
+
+    def place(self, name: str, ending: str) -> Path:
+        """Where such a file is, or will be once it was made. Raises TapesError where it cannot be had."""
         recording = self.get(name)
         if ending not in ("tape", "webp", "mp4", "gif"):
             raise TapesError(f"there is no {ending} of a tape: choose mp4, gif, webp or tape")
@@ -136,9 +156,6 @@ class Tapes:
             raise TapesError("this tape has no film: dream it again, and record that")
         if ending in LOOPS and not recording.has_loop:
             raise TapesError(f"this film is too long for a {ending}: take the mp4, it is smaller too")
-        with self._rendering:
-            if not path.is_file():
-                self._render(recording, path)
         return path
 
     def delete(self, name: str) -> None:
@@ -158,19 +175,27 @@ class Tapes:
         except (OSError, ValueError, TypeError):
             return None
 
-    def _write(self, tape: Tape, seen: Sequence[Seen], title: str, by_visitor: bool, name: str) -> Recording:
+    def _write(self, tape: Tape, seen: Sequence[Seen], title: str, by_visitor: bool, name: str, whose: str = ""
+               ) -> Recording:
         self.folder.mkdir(parents=True, exist_ok=True)
         recording = Recording(name, title, tape.origin.game, len(tape), time.time(),
                               any(second is not None for _, second in seen), bool(seen), tape.origin.sha256,
-                              max(0, len(tape.values) - 1), by_visitor)
+                              max(0, len(tape.values) - 1), by_visitor, whose)
         save_tape(tape, self._path(name, "tape"))
         if seen:
             write_frames(seen, self._path(name, "frames"))
         # last: a recording is there when this file is
         write_whole(self._path(name, "json"), json.dumps(asdict(recording)).encode())
-        for old in [r for r in self.all() if r.by_visitor][KEPT_OF_VISITORS:]:
-            self.delete(old.id)
+        if by_visitor:
+            self._thin_out(whose)
         return recording
+
+    def _thin_out(self, whose: str) -> None:
+        """Makes room among visitors' recordings: first the oldest of whoever has too many."""
+        theirs = [r for r in self.all() if r.by_visitor]
+        gone = [r for r in theirs if whose and r.whose == whose][KEPT_OF_ONE:]
+        for old in gone + [r for r in theirs if r not in gone][KEPT_OF_VISITORS:]:
+            self.delete(old.id)
 
     def _render(self, recording: Recording, path: Path) -> None:
         """Makes a film of the frames that were seen."""
@@ -179,14 +204,17 @@ class Tapes:
         head = next(frames)
         # small pictures are enlarged until they are as large as an Atari game's
         scale = max(1, 64 * SCALE // max(head[0].shape[:2]))
-        with VideoWriter(path, scale=1 if recording.twin else scale) as video:
-            for first, second in chain([head], frames):
-                if recording.twin:
-                    beside = beside or Beside(first.shape[0], first.shape[1], scale)
-                    first = beside(first, first * 0 if second is None else second)
-                video.add(first)
-        if path.suffix == ".mp4":
-            embed(path, self.tape(recording.id))
+        carrying = partial(carry, self.tape(recording.id))
+        try:
+            with VideoWriter(path, scale=1 if recording.twin else scale, finish=carrying) as video:
+                for first, second in chain([head], frames):
+                    if recording.twin:
+                        beside = beside or Beside(first.shape[0], first.shape[1], scale)
+                        first = beside(first, first * 0 if second is None else second)
+                    video.add(first)
+        except OSError as error:
+            LOG.error("the film %s", path, exc_info=error)
+            raise TapesError("this film could not be made: the disk may be full") from error
 
 
 def write_frames(seen: Sequence[Seen], path: Path) -> None:
@@ -207,10 +235,15 @@ def read_frames(path: Path) -> Iterator[tuple[np.ndarray, np.ndarray | None]]:
 
 
 def cost_of(tape: Tape) -> int:
-    """Network evaluations that dreaming it again takes."""
-    cost, each = 0, 0
+    """Network evaluations that dreaming it again takes, and steps of the real game beside it and before it."""
+    real = sum(len(trail.actions) for trail in tape.trails.values()) + (len(tape) if tape.has_reality else 0)
+    return sum(costs_of(tape)) + real
+
+
+def costs_of(tape: Tape) -> Iterator[int]:
+    """Network evaluations of each step."""
+    each = 0
     for i in range(len(tape)):
         if i in tape.samplers:
             each = tape.samplers[i].num_steps * tape.samplers[i].order
-        cost += 0 if tape.lived[i] else each * int(tape.mates[i])
-    return cost
+        yield 0 if tape.lived[i] else each * int(tape.mates[i])

@@ -5,6 +5,7 @@ Noise is a function of (seed, step), so the same state and actions give the same
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, fields, replace
 from functools import partial
@@ -55,9 +56,16 @@ class DreamState:
 
     @staticmethod
     def cat(states: Iterable[DreamState]) -> DreamState:
-        """Several values as one batch."""
-        states = list(states)
-        return DreamState(*(torch.cat([getattr(s, f.name) for s in states]) for f in fields(DreamState)))
+        """Several values as one batch. Raises ValueError where their numbers are of different kinds."""
+        states, joined = list(states), []
+        for f in fields(DreamState):
+            parts: list[Tensor] = [getattr(s, f.name) for s in states]
+            kinds = sorted({str(x.dtype) for x in parts})
+            if len(kinds) > 1:
+                # torch would change those of all
+                raise ValueError(f"{f.name} are {' and '.join(kinds)}: only dreams of the same numbers share a batch")
+            joined.append(torch.cat(parts))
+        return DreamState(*joined)
 
     def where(self, mask: Tensor, other: DreamState) -> DreamState:
         """This state where mask (n,) is True, `other` elsewhere."""
@@ -141,6 +149,15 @@ class World:
     def num_conditioning_frames(self) -> int:
         """k."""
         return self.denoiser.config.num_conditioning_frames
+
+    def takes(self, frame_shape: tuple[int, int, int]) -> bool:
+        """Whether frames (c, h, w) can be this world's, as far as its networks tell: the reward model's memory was
+        built for a number of pixels."""
+        c, *size = frame_shape
+        channels = self.reward_end.config.channels
+        seen = channels[-1] * math.prod(-(-side // 2**(len(channels) - 1)) for side in size)
+        fits = c == self.denoiser.inner_model.conv_out.out_channels and seen == self.reward_end.lstm.input_size
+        return fits and min(size) > 0
 
     @torch.no_grad()
     def start(self, frames: Tensor, actions: Tensor, seeds: Tensor) -> DreamState:

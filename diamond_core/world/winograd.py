@@ -96,6 +96,8 @@ class Network:
     """A written network, tensors in and tensors out."""
 
     def __init__(self, writer: Writer, functions: ctypes.CDLL | None = None) -> None:
+        read = next(numbers for kind, numbers, _ in writer.steps if kind == "read")
+        self._takes = read["c_in"], read["h"], read["w"]
         self._shape = writer.out_shape
         self._threads = torch.get_num_threads()
         self._weights = torch.cat(writer.learned)
@@ -105,9 +107,15 @@ class Network:
         self._lock = threading.Lock()
 
     def __call__(self, inputs: Tensor, modulation: Tensor) -> Tensor:
-        """inputs (n, c, h, w), modulation (n, m) -> (n, c', h', w')."""
+        """inputs (n, c, h, w), modulation (n, m) -> (n, c', h', w'). Raises ValueError for other shapes than it was
+        written for."""
         inputs, modulation = inputs.float().contiguous(), modulation.float().contiguous()
         n = len(inputs)
+        # the source reads as much as it was told, wherever that ends
+        if inputs.shape[1:] != self._takes:
+            raise ValueError(f"expected images of {self._takes}, got {tuple(inputs.shape[1:])}")
+        if len(modulation) != n:
+            raise ValueError(f"expected a modulation for each image, got {n} images and {len(modulation)} modulations")
         outputs = torch.empty(n, *self._shape)
         if n == 0:
             return outputs

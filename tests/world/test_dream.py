@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -175,3 +176,10 @@ def test_a_row_of_a_step_is_that_dreams_alone(small_agent):
     assert row.path == step.path and len(row.state) == 1
     step.frames.zero_()
     assert row.frames.any()
+
+
+def test_dreams_of_other_numbers_share_no_batch(small_agent, small_world):
+    """The numbers of one would become those of all."""
+    state = small_agent.dream(small_world, 0)
+    with pytest.raises(ValueError, match=r"frames are torch.float32 and torch.uint8"):
+        DreamState.cat([state, replace(state, frames=state.frames.float())])

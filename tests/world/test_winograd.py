@@ -19,7 +19,7 @@ from diamond_core.world import winograd
 from diamond_core.world.accelerate import accelerate, at_once, engines_of
 from diamond_core.world.dream import World
 from diamond_core.world.engine import BodyModel, HoistedEngine, JudgeModel
-from diamond_core.world.winograd_steps import Image, Program, eye, first_gap
+from diamond_core.world.winograd_steps import Image, Program, encoder, eye, first_gap
 from tests.conftest import EXACT, SMALL
 
 pytestmark = pytest.mark.skipif(not any(map(shutil.which, ("cc", "gcc", "clang"))), reason="no C compiler")
@@ -253,3 +253,16 @@ def test_memory_is_used_again_and_never_while_it_is_needed():
     for step, (a, b) in zip(steps, itertools.pairwise(images), strict=True):
         assert step.source + a.size <= step.out or step.out + b.size <= step.source
     assert size == 20
+
+
+def test_frames_of_another_size_never_reach_the_source():
+    """It reads as many numbers as it was written for, wherever they end."""
+    config = SIZES["toy"]
+    network = winograd.Network(encoder(agent_of(config).reward_end.encoder, config.image_size))
+    c, h, w = 2 * config.image_channels, *config.image_size
+    modulation = torch.zeros(1, 1000)
+    for shape in ((1, c, h, w // 2), (1, c, h * 2, w * 2), (1, c - 1, h, w)):
+        with pytest.raises(ValueError, match=rf"expected images of \({c}, {h}, {w}\)"):
+            network(torch.zeros(shape), modulation)
+    with pytest.raises(ValueError, match="2 images and 1 modulations"):
+        network(torch.zeros(2, c, h, w), modulation)

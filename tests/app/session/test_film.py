@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from app.session.look import AMBER, BACKGROUND, DREAM, MUTED, REALITY, RED, heat
 from app.session.session import Session
 from app.session.tape import Tape, TapeError
 from app.session.tapefile import load_tape, to_bytes
+from app.session.video import VideoWriter
 from diamond_core.training.checkpoint import WEIGHTS, Card, save_checkpoint
 from tests.app.session.conftest import Build, ToldWorld, play
 from tests.app.test_recording import film
@@ -177,3 +179,19 @@ def test_the_world_that_dreamt_a_tape_is_found(shelf: Path):
     assert dreamt_by("unknown", "Pong").name in ("Alpha", "beta", "broken")
     with pytest.raises(ValueError, match="no dream of Breakout is installed"):
         dreamt_by("", "Breakout")
+
+
+@pytest.mark.parametrize("left", [b"", struct.pack(">I4s8s", 16, b"ftyp", b"isom    "),
+                                  struct.pack(">I4s8sI4s", 16, b"ftyp", b"isom    ", 9999, b"mdat") + b"x"])
+def test_a_film_that_was_cut_off_is_not_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, left: bytes):
+    """As on a full disk, of which ffmpeg's wrapper says nothing."""
+    def cut_off(path: str, *_: object, **__: object):
+        if left:
+            Path(path).write_bytes(left)
+        while True:
+            yield
+
+    monkeypatch.setattr("imageio_ffmpeg.write_frames", cut_off)
+    with pytest.raises(OSError, match="the disk may be full"), VideoWriter(tmp_path / "dream.mp4") as video:
+        video.add(np.zeros((16, 16, 3), np.uint8))
+    assert list(tmp_path.iterdir()) == []

@@ -137,6 +137,49 @@ def test_calls_are_answered_and_their_views_are_shown(enter, clock: FakeClock):
     assert host.sessions == [session]
 
 
+def test_reality_on_its_way_back_stops_nobody(build: Build, clock: FakeClock):
+    """A game of a minute is played again bit by bit; its player waits, the others do not."""
+    host, seen, other = Host(clock), [], build(seed=1, reality=False)
+    session, alone = build(), build()
+    for one in (session, alone):
+        for action in range(900):
+            one.real.step(action % 6)
+        one.real.go_to(one.real.mark())
+    host.add(session, lambda view: None)
+    host.add(other, seen.append)
+    rounds(host, clock, 2)
+    assert session.real.behind > 1 and session.view.age == 0 and len(seen) == 2
+    host.round()
+    while session.real.behind:
+        # time stands still: nobody is due
+        assert host.round() == 1 and session.view.reality is not None and len(seen) == 3
+    clock.advance(1)
+    host.round()
+    np.testing.assert_array_equal(session.view.reality, alone.tick().reality)
+    assert session.view.age == 1 and len(seen) == 4
+
+
+def test_a_tape_that_goes_back_stops_nobody(build: Build, clock: FakeClock):
+    session = build()
+    session.start_tape()
+    session.tick()
+    for action in range(900):
+        session.real.step(action % 6)
+    session.tick()
+    tape = session.stop_tape()
+    host, follower = Host(clock), build(seed=5)
+    follower.follow(tape)
+    host.add(follower, lambda view: None)
+    rounds(host, clock, 2)
+    assert follower.real.behind > 1 and follower.view.led == (1, 2)
+    while follower.real.behind:
+        host.round()
+    clock.advance(1)
+    host.round()
+    assert follower.view.led == (2, 2)
+    np.testing.assert_array_equal(follower.view.reality, session.view.reality)
+
+
 def test_paused_sessions_cost_nothing(enter, world: RowWorld, clock: FakeClock):
     host, session, seen = Host(clock), enter(), []
     host.add(session, seen.append)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import struct
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
@@ -11,9 +12,11 @@ import pytest
 import torch
 
 from app.session.clock import FakeClock
+from app.session.guide import Guide
 from app.session.host import Host
+from app.session.saved import MOST_ACTIONS
 from app.session.session import Session
-from app.session.tape import Tape, TapeError
+from app.session.tape import Tape, TapeError, pack_value, unpack_value
 from app.session.tapefile import embed, extract, from_bytes, load_tape, save_tape, to_bytes, walk
 from app.session.video import VideoWriter
 from diamond_core.device import resolve
@@ -257,10 +260,60 @@ def test_a_tape_cut_off_is_refused(tape: Tape, tmp_path, cut: int):
     ("rewards", lambda a: a * np.float32("nan"), "cannot be"), ("lived", lambda a: a[1:], "length"),
     ("values", lambda a: {step + 1: v for step, v in a.items()}, "beginning|beyond"),
     ("values", lambda a: {**a, 10_000: a[0]}, "beyond its end"),
-    ("values", lambda a: {**a, 0: b"nonsense"}, "cannot be read"), ("trails", lambda a: {}, "real game")])
+    ("values", lambda a: {**a, 0: b"nonsense"}, "cannot be read"), ("trails", lambda a: {}, "real game"),
+    ("mates", lambda a: a * 0 + 65, "cannot be"),
+    ("trails", lambda a: {0: replace(a[0], noops=2**31 - 1)}, "no trail"),
+    ("trails", lambda a: {0: replace(a[0], actions=(0,) * (MOST_ACTIONS + 1))}, "no trail"),
+    ("trails", lambda a: {0: replace(a[0], actions=(6,))}, "cannot be")])
 def test_tapes_that_do_not_hold_together(tape: Tape, field, value, words):
     with pytest.raises(TapeError, match=words):
         from_bytes(to_bytes(replace(tape, **{field: value(getattr(tape, field))})))
+
+
+def test_the_games_on_a_tape_are_bounded_together(tape: Tape, monkeypatch: pytest.MonkeyPatch):
+    longest = max(len(trail.actions) for trail in tape.trails.values())
+    monkeypatch.setattr("app.session.tapefile.MOST_STEPS", max(longest, len(tape)))
+    with pytest.raises(TapeError, match="too long"):
+        from_bytes(to_bytes(tape))
+
+
+@pytest.mark.parametrize("name", ["frames", "actions", "hx", "cx", "seeds", "steps"])
+def test_a_value_of_other_numbers_is_refused(tape: Tape, name: str):
+    """What is put in shares a batch with others' dreams: there it would change theirs."""
+    bad = changed(tape, 0, **{name: lambda x: x.double()})
+    with pytest.raises(TapeError, match="other numbers"):
+        from_bytes(to_bytes(bad))
+
+
+@pytest.mark.parametrize("name, change, words", [
+    ("frames", lambda x: x[..., :8], "frames of"), ("frames", lambda x: x[:, :2], "sees 2 frames, this one sees 4"),
+    ("hx", lambda x: x[:, :8], "memory of"), ("hx", lambda x: x.double(), "does not fit here")])
+def test_a_later_value_must_fit_the_world_too(tape: Tape, session: Session, pong_world: ToldWorld, name, change, words):
+    later = sorted(tape.values)[1]
+    bad = changed(tape, later, **{name: change})
+    if "fit here" not in words:
+        with pytest.raises(TapeError, match=words):
+            list(bad.replay(pong_world, 0, later + 1))
+    session.follow(tape)
+    session.guide = Guide(bad, later - 1)
+    session.guide.lead(pong_world)
+    with pytest.raises(ValueError, match=words):
+        play(session, "..")
+
+
+def test_frames_that_no_value_shows_must_fit_the_world_too(tape: Tape, pong_world: ToldWorld):
+    """A tape of reality alone says by itself how large its pictures are."""
+    lived = np.ones(len(tape), bool)
+    bad = replace(tape, origin=replace(tape.origin, frame_shape=(3, 2**14, 2**14)), lived=lived, values={}, stops={})
+    with pytest.raises(TapeError, match="frames of"):
+        next(from_bytes(to_bytes(bad)).replay(pong_world))
+
+
+def changed(tape: Tape, step: int, **changes: Callable[[torch.Tensor], torch.Tensor]) -> Tape:
+    """The same tape with some tensors of one value changed."""
+    state = unpack_value(tape.values[step])
+    new = replace(state, **{name: change(getattr(state, name)) for name, change in changes.items()})
+    return replace(tape, values={**tape.values, step: pack_value(new)})
 
 
 def test_an_empty_tape(session: Session, pong_world: ToldWorld):

@@ -68,6 +68,17 @@ def test_it_catches_up_bit_by_bit(reality: Reality):
     np.testing.assert_array_equal(reality.frame, frame)
 
 
+def test_who_is_on_the_way_there_does_not_begin_again(reality: Reality):
+    for action in range(400):
+        reality.step(action % 6)
+    trail = reality.trail()
+    reality.go_to(reality.mark())
+    reality.catch_up(0.0005)
+    left = reality.behind
+    reality.restore(trail, 7.0)
+    assert 0 < reality.behind == left and reality.total == 7
+
+
 def test_it_is_what_the_emulator_shows(reality: Reality):
     emulator = Emulator("Pong", image_size=(16, 16))
     emulator.restore(reality.trail())

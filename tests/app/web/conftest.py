@@ -9,22 +9,30 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import Future
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import uvicorn
 from websockets.sync.client import connect
 
+from app.session.session import Session
+from app.session.tape import Tape
+from app.session.timeline import Packed
 from app.web.access import Access
 from app.web.house import House, Settings
 from app.web.lobby import Bounds
 from app.web.protocol import VIEW, unpack
 from app.web.server import MAX_SOCKET, build
+from app.web.shelf import Loaded
 from diamond_core.training.agent import Agent
 from diamond_core.training.checkpoint import Card, save_checkpoint
+from diamond_core.training.library import load
+from diamond_core.world.dream import World
 from tests.conftest import SMALL
 
 torch.set_num_threads(1)
@@ -177,3 +185,49 @@ def run(doing: Any) -> Any:
     """Runs a coroutine."""
     with contextlib.closing(asyncio.new_event_loop()) as loop:
         return loop.run_until_complete(doing)
+
+
+class AtOnce:
+    """A host without a thread."""
+
+    def call(self, job):
+        done = Future()
+        done.set_result(job())
+        return done
+
+
+@pytest.fixture
+def tape(home) -> Tape:
+    agent = load("small", "cpu")
+    session = Session(agent, agent.world(), seed=1)
+    session.start_tape()
+    for _ in range(6):
+        session.tick()
+    return session.stop_tape()
+
+
+@pytest.fixture
+def pong_loaded() -> Loaded:
+    torch.manual_seed(0)
+    agent = Agent.from_config(SMALL, 6).eval()
+    agent.card = Card("Pong", ["NOOP", "FIRE", "RIGHT", "LEFT", "RIGHTFIRE", "LEFTFIRE"], SMALL)
+    return Loaded("Pong", "Pong", agent, agent.world(), "")
+
+
+@pytest.fixture
+def pong_world(pong_loaded: Loaded) -> World:
+    return pong_loaded.world
+
+
+@pytest.fixture
+def pong_tape(pong_loaded: Loaded) -> Tape:
+    session = Session(pong_loaded.agent, pong_loaded.world, seed=1)
+    session.start_tape()
+    for _ in range(5):
+        session.tick()
+    return session.stop_tape()
+
+
+def seen(n: int, twin: bool) -> list[tuple[Packed, Packed | None]]:
+    frames = np.random.default_rng(0).integers(0, 256, (n, 2, 16, 16, 3), dtype=np.uint8)
+    return [(Packed.of(a), Packed.of(b) if twin else None) for a, b in frames]

@@ -130,6 +130,15 @@ def test_a_training_in_a_terminal_is_seen_and_left_alone(tmp_path: Path):
             jobs.delete("toy-1")
         # the lock that was asked about is still theirs
         assert Jobs(tmp_path).status("toy-1").state == "training"
+        # nor is it deleted before its first line of metrics, or long after the last one
+        for age in (3600, None):
+            if age is None:
+                (run.folder / "metrics.jsonl").unlink()
+            else:
+                os.utime(run.folder / "metrics.jsonl", (time.time() - age,) * 2)
+            with pytest.raises(JobError, match="stop it there first"):
+                jobs.delete("toy-1")
+            assert run.exists
     finally:
         child.kill()
         child.wait()

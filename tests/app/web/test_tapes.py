@@ -12,7 +12,6 @@ import sys
 import tempfile
 import time
 import urllib.request
-from concurrent.futures import Future
 from dataclasses import replace
 from pathlib import Path
 
@@ -24,7 +23,6 @@ import pytest
 from app.session.session import Session
 from app.session.tape import Tape, TapeError
 from app.session.tapefile import load_tape, to_bytes
-from app.session.timeline import Packed
 from app.web import tapes as tapes_module
 from app.web.again import ready_at
 from app.web.datasets import datasets_of, play_of
@@ -33,22 +31,7 @@ from app.web.tapes import Tapes, TapesError, cost_of, read_frames, write_frames
 from diamond_core.replay import Dataset
 from diamond_core.training.checkpoint import CheckpointError
 from diamond_core.training.library import load
-from tests.app.web.conftest import Server
-
-
-@pytest.fixture
-def tape(home) -> Tape:
-    agent = load("small", "cpu")
-    session = Session(agent, agent.world(), seed=1)
-    session.start_tape()
-    for _ in range(6):
-        session.tick()
-    return session.stop_tape()
-
-
-def seen(n: int, twin: bool) -> list[tuple[Packed, Packed | None]]:
-    frames = np.random.default_rng(0).integers(0, 256, (n, 2, 16, 16, 3), dtype=np.uint8)
-    return [(Packed.of(a), Packed.of(b) if twin else None) for a, b in frames]
+from tests.app.web.conftest import AtOnce, Server, seen
 
 
 @pytest.mark.parametrize("twin", [False, True])
@@ -90,15 +73,6 @@ def test_a_long_film_is_no_loop(tmp_path: Path, tape: Tape, monkeypatch: pytest.
     for ending in ("gif", "webp"):
         with pytest.raises(TapesError, match=f"too long for a {ending}: take the mp4"):
             tapes.file(twin.id, ending)
-
-
-class AtOnce:
-    """A host without a thread."""
-
-    def call(self, job):
-        done = Future()
-        done.set_result(job())
-        return done
 
 
 def test_a_tape_goes_on_where_a_value_or_a_stop_lies_and_nowhere_without_any(home):
@@ -170,6 +144,15 @@ def test_visitors_tapes_are_few_and_the_owners_stay(tmp_path: Path, tape: Tape, 
     own = tapes.keep(tape, [], "mine", by_visitor=False)
     theirs = [tapes.keep(tape, [], str(i), by_visitor=True) for i in range(4)]
     assert {r.id for r in tapes.all()} == {own.id, theirs[2].id, theirs[3].id}
+
+
+def test_who_records_much_loses_the_own_tapes_first(tmp_path: Path, tape: Tape, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(tapes_module, "KEPT_OF_ONE", 3)
+    tapes = Tapes(tmp_path)
+    victim = tapes.keep(tape, [], "v", by_visitor=True, whose="ann")
+    many = [tapes.keep(tape, [], str(i), by_visitor=True, whose="bob") for i in range(5)]
+    brought = tapes.bring(to_bytes(tape), "b", by_visitor=True)
+    assert {r.id for r in tapes.all()} == {victim.id, brought.id, *(r.id for r in many[2:])}
 
 
 def test_a_tape_that_costs_too_much_is_refused(tmp_path: Path, tape: Tape, monkeypatch: pytest.MonkeyPatch):
@@ -247,23 +230,6 @@ def test_real_play_is_learned_from(tmp_path: Path, pong_tape: Tape):
     path = play_of(tapes, "Pong", tmp_path / "data")
     assert Dataset.open(path).num_steps == len(pong_tape)
     assert datasets_of(tmp_path / "data", "Pong") == [(path, "1 episodes")]
-
-
-@pytest.fixture
-def pong_tape() -> Tape:
-    import torch
-
-    from diamond_core.training.agent import Agent
-    from diamond_core.training.checkpoint import Card
-    from tests.conftest import SMALL
-    torch.manual_seed(0)
-    agent = Agent.from_config(SMALL, 6).eval()
-    agent.card = Card("Pong", ["NOOP", "FIRE", "RIGHT", "LEFT", "RIGHTFIRE", "LEFTFIRE"], SMALL)
-    session = Session(agent, agent.world(), seed=1)
-    session.start_tape()
-    for _ in range(5):
-        session.tick()
-    return session.stop_tape()
 
 
 def test_a_space_is_a_folder_that_runs(tmp_path: Path, shelf: Path):
