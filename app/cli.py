@@ -101,8 +101,8 @@ def new_files(folder: Path) -> Path:
 
 
 def writable(path: Path) -> Path:
-    """The same path. Raises ValueError where its folder may not be written to."""
-    if not os.access(path.parent, os.W_OK):
+    """The same path. Raises ValueError where nothing may be written to it."""
+    if not os.access(path if path.exists() else path.parent, os.W_OK):
         raise ValueError(f"{path.parent} may not be written to: choose another place with --out")
     return path
 

@@ -18,8 +18,6 @@ class Lead(NamedTuple):
     action: int
     sampler: SamplerConfig | None
     lived: bool
-    value: DreamState | None
-    """To be put in before it."""
 
 
 class Guide:
@@ -27,8 +25,8 @@ class Guide:
 
     def __init__(self, tape: Tape, first: int) -> None:
         self.tape = tape
-        self.number = self._first = self._told = first
-        """The next step."""
+        self.number = self._told = first
+        """The next step, and the one of which `before` was told last."""
         self.first_difference: int | None = None
         """The first step that came out otherwise than on the tape, as it may on another path."""
 
@@ -37,18 +35,18 @@ class Guide:
         """Whether the tape has no further step."""
         return self.number >= len(self.tape)
 
-    def trail(self) -> Trail | None:
-        """Where reality is to go before the next step, told once; the session stands at the first one already."""
+    def before(self, world: World) -> tuple[Trail | None, DreamState | None]:
+        """Where reality is to go before the next step, and what is to be dreamt on from, told once; where the first one
+        begins the session stands already."""
         told, self._told = self._told, self.number
-        return None if told == self.number else self.tape.trails.get(self.number)
+        return (None, None) if told == self.number else (self.tape.trails.get(self.number),
+                                                         self.tape.value(self.number, world))
 
-    def lead(self, world: World) -> Lead:
+    def lead(self) -> Lead:
         """The next step."""
         tape, i = self.tape, self.number
         self.number += 1
-        # where the first one begins the session stands already
-        value = None if i == self._first else tape.value(i, world)
-        return Lead(int(tape.actions[i]), tape.sampler(i), bool(tape.lived[i]), value)
+        return Lead(int(tape.actions[i]), tape.sampler(i), bool(tape.lived[i]))
 
     def compare(self, frame: np.ndarray) -> bool:
         """Holds what the newest step led to, (h, w, 3), against the tape; False at the first difference only."""

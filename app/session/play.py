@@ -129,17 +129,19 @@ class Play(Stage):
             self.say(f"you took over at step {guide.number}" if self.controls.pressed else
                      "the tape is over: go on from here yourself")
             return self.ask()
-        trail = guide.trail()
+        # dream and reality go there together: whoever takes over while reality is on its way finds them at one moment
+        trail, value = guide.before(self.world)
+        if value is not None:
+            require_fit(value, self.dream)
         if trail is not None and self.real is not None:
             self.real.restore(trail, self.real.total)
-            if self._behind:
-                return None
-        self._single = False
-        lead = guide.lead(self.world)
-        if lead.value is not None:
-            require_fit(lead.value, self.dream)
-            self._put(lead.value, replace(self._facts, age=int(lead.value.steps), steps_agreed=0, agreement=False))
+        if value is not None:
+            self._put(value, replace(self._facts, age=int(value.steps), steps_agreed=0, agreement=False))
             self.guide = guide
+        if self._behind:
+            return None
+        self._single = False
+        lead = guide.lead()
         if lead.lived != self.awake:
             self.awake = lead.lived and self.real is not None
             self._show = "reality" if self.awake else "dream"

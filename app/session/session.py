@@ -35,7 +35,7 @@ class Session(Play):
 
     @paused.setter
     def paused(self, paused: bool) -> None:
-        self._paused = paused
+        self._paused, self._single = paused, False
         self._running_since = self.clock.now()
         self.pacer.rest()
         self._publish()
@@ -59,6 +59,7 @@ class Session(Play):
 
         The emulator follows when it is next needed.
         """
+        self._single = False  # a single step that still waited for reality was wanted elsewhere
         moment = self.timeline.go_to(number)
         number = self.timeline.cursor
         self.dream = self.timeline.state(number).to(self.world.runtime.device)

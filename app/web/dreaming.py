@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
@@ -83,6 +84,7 @@ class Dreaming:
         self._screen = False
         self._scrubbing: bool | None = None
         self._newest: View | None = None
+        self._wishes: deque[say.Message] = deque()
         self._waiting, self._ended, self._looking = 0, False, False
         self._film: list[Seen] = []
         self._twin, self._tape = False, ""
@@ -185,12 +187,27 @@ class Dreaming:
         self._loop.call_soon_threadsafe(lambda: self.audience.tell(t, **fields))
 
     def _granted(self, message: say.Message) -> None:
+        """Keys count when they are pressed; other wishes wait behind one that must wait, for the order matters."""
+        if isinstance(message, say.Press | say.Release):
+            self._carry_out(message)
+            return
+        self._wishes.append(message)
+        if len(self._wishes) == 1:
+            self._go_on()
+
+    def _go_on(self) -> None:
+        while self._wishes:
+            if self._must_wait(self._wishes[0]):
+                # a slice of reality's way was gone; others' steps come first
+                self.host.call(self._go_on)
+                return
+            self._carry_out(self._wishes[0])
+            self._wishes.popleft()
+
+    def _carry_out(self, message: say.Message) -> None:
         try:
             # what was wished for before the end is not granted after it
-            if not self._ended and self._must_wait(message):
-                self._waiting += 1
-                self.host.call(lambda: self._granted(message))
-            elif not self._ended:
+            if not self._ended:
                 self._do(message)
         except ValueError as error:
             self._tell("note", text=str(error))
@@ -200,10 +217,11 @@ class Dreaming:
             self._waiting -= 1
 
     def _must_wait(self, message: say.Message) -> bool:
-        """Whether it needs reality, which is still on its way: a slice of that, and others' steps, come first."""
-        needs = isinstance(message, say.Show | say.Branch) or (isinstance(message, say.Plain) and
-                                                               message.t in OF_REALITY)
-        return needs and self.session.real is not None and self.session.real.catch_up() > 0
+        """Whether it needs reality, which is still on its way, also after one more slice of that."""
+        s = self.session
+        needs = isinstance(message, say.Branch) or (isinstance(message, say.Plain) and message.t in OF_REALITY) or (
+            isinstance(message, say.Show) and (message.view != "dream" or s.awake))
+        return needs and not self._ended and s.real is not None and s.real.catch_up() > 0
 
     def _do(self, m: say.Message) -> None:
         s = self.session

@@ -37,10 +37,12 @@ MOST_STEPS = 10 * 60 * STEPS_A_SECOND
 """Of one recording: ten minutes."""
 LOOPS, MOST_LOOPED = ("gif", "webp"), 60 * STEPS_A_SECOND
 """What is put together in memory from all pictures at once, and of how many: a minute, half of it for a twin."""
-MOST_COST = 10 * 3 * MOST_STEPS
-"""Network evaluations and steps of the real game, none of which is dearer, that playing a tape again may take."""
-MOST_AT_ONCE = 64 * 3
-"""Network evaluations of a single step, for which all who play must wait: a full batch of ordinary steps."""
+MOST_COST, MOST_REAL = 8 * 3 * MOST_STEPS, 2**21
+"""Network evaluations, and steps of the real game, that playing a tape again may take: the latter some ten minutes, for
+every rewind in a long game has its own."""
+MOST_AT_ONCE = 18 * 10 * 2
+"""Network evaluations of a single step, for which all who play must wait: a future taken out of eighteen, with as many
+steps of second order as the page offers."""
 MOST_UPLOAD = 16 * 2**20
 KEPT_OF_VISITORS = 100
 """Visitors' recordings on disk; of more the oldest go. The owner's stay."""
@@ -112,8 +114,11 @@ class Tapes:
             except TapeError as error:
                 # where it lay for a moment is nothing to a visitor
                 raise TapeError(str(error).removeprefix(f"{path}: ").replace(str(path), "this file")) from error
-        if len(tape) > MOST_STEPS or cost_of(tape) > MOST_COST or max(costs_of(tape), default=0) > MOST_AT_ONCE:
+        costs = list(costs_of(tape))
+        if len(tape) > MOST_STEPS or sum(costs) > MOST_COST or max(costs, default=0) > MOST_AT_ONCE:
             raise TapesError(f"this tape would take too long to dream again: expected at most {MOST_STEPS} steps")
+        if real_steps_of(tape) > MOST_REAL:
+            raise TapesError("this tape would take too long to play again: too many rewinds in too long a game")
         return self._write(tape, [], re.sub(r"[^\w .-]", "", title)[:60] or "a tape", by_visitor, new_name())
 
     def all(self) -> list[Recording]:
@@ -234,10 +239,9 @@ def read_frames(path: Path) -> Iterator[tuple[np.ndarray, np.ndarray | None]]:
             yield first, Packed(file.read(length), tuple(shape)).open() if length else None
 
 
-def cost_of(tape: Tape) -> int:
-    """Network evaluations that dreaming it again takes, and steps of the real game beside it and before it."""
-    real = sum(len(trail.actions) for trail in tape.trails.values()) + (len(tape) if tape.has_reality else 0)
-    return sum(costs_of(tape)) + real
+def real_steps_of(tape: Tape) -> int:
+    """Steps of the real game beside it and before it."""
+    return sum(len(trail.actions) for trail in tape.trails.values()) + (len(tape) if tape.has_reality else 0)
 
 
 def costs_of(tape: Tape) -> Iterator[int]:

@@ -1,6 +1,6 @@
 // The way to the server: events as JSON, pictures as packets, and patience when the connection is lost.
 
-const GRACE = 60, HELLO = 1, SILENCE = 8000;
+const GRACE = 60, HELLO = 1, SILENCE = 30000;
 
 export const base = new URL("..", import.meta.url);
 

@@ -159,6 +159,52 @@ def test_reality_on_its_way_back_stops_nobody(build: Build, clock: FakeClock):
     assert session.view.age == 1 and len(seen) == 4
 
 
+def test_a_single_step_that_waited_is_not_taken_elsewhere(build: Build, clock: FakeClock):
+    session, host = build(), Host(clock)
+    for _ in range(6):
+        session.tick()
+    for action in range(500):
+        session.real.step(action % 6)
+    for _ in range(6):
+        session.tick()
+    host.add(session, lambda view: None)
+    host.round()
+    session.paused = True
+    session.rewind_to(9)
+    session.step_once()
+    host.round()
+    session.rewind_to(2)
+    while session.real.behind:
+        host.round()
+    rounds(host, clock, 3)
+    assert (session.timeline.cursor, session.timeline.last) == (2, 13)
+
+
+def test_who_takes_over_while_reality_is_on_its_way_finds_both_at_one_moment(build: Build, clock: FakeClock):
+    session = build()
+    for _ in range(400):
+        session.tick()
+    session.start_tape()
+    session.tick()
+    session.rewind_to(350)
+    session.paused = False
+    session.tick()
+    tape = session.stop_tape()
+    host, follower = Host(clock), build(seed=5)
+    follower.follow(tape)
+    follower.real.settle()
+    host.add(follower, lambda view: None)
+    rounds(host, clock, 2)
+    assert follower.real.behind > 1 and follower.view.led == (1, 2)
+    follower.controls.press("up")
+    follower.controls.release("up")
+    while follower.guide is not None:
+        rounds(host, clock, 1)
+    follower.real.settle()
+    ahead = len(session.real.trail().actions) - int(session.dream.steps)
+    assert len(follower.real.trail().actions) - int(follower.dream.steps) == ahead
+
+
 def test_a_tape_that_goes_back_stops_nobody(build: Build, clock: FakeClock):
     session = build()
     session.start_tape()

@@ -296,7 +296,7 @@ def test_a_later_value_must_fit_the_world_too(tape: Tape, session: Session, pong
             list(bad.replay(pong_world, 0, later + 1))
     session.follow(tape)
     session.guide = Guide(bad, later - 1)
-    session.guide.lead(pong_world)
+    session.guide.lead()
     with pytest.raises(ValueError, match=words):
         play(session, "..")
 

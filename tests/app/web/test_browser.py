@@ -269,7 +269,7 @@ LINE = """async () => {
     let ahead = 0;
     performance.now = () => now.call(performance) + ahead;
     const lost = told.length;
-    ahead = 9000; link.ping();
+    ahead = 31000; link.ping();
     const silent = told.slice(lost);
     Object.assign(window, { WebSocket: Real, createImageBitmap: decode });
     delete performance.now;

@@ -19,23 +19,25 @@ import pytest
 from app.session.session import Session
 from app.session.tape import Tape
 from app.session.tapefile import load_tape, to_bytes
+from app.web import tapes
 from app.web.again import proven
 from app.web.dreaming import Dreaming
 from app.web.protocol import Open, Plain
 from app.web.shelf import Loaded
-from app.web.tapes import Tapes, TapesError, cost_of
+from app.web.tapes import Tapes, TapesError, real_steps_of
 from diamond_core.world.dream import World
 from tests.app.web.conftest import AtOnce, Server, seen
 
 
-def test_the_real_game_costs_too(tmp_path: Path, pong_tape: Tape):
+def test_the_real_game_costs_too(tmp_path: Path, pong_tape: Tape, monkeypatch: pytest.MonkeyPatch):
     """It is stepped beside the dream, after all that came before the tape."""
     before, n = pong_tape.trails[0], len(pong_tape)
-    assert cost_of(pong_tape) == n * 3 + n + len(before.actions)
-    assert cost_of(replace(pong_tape, lived=np.ones(n, bool))) == n + len(before.actions)
-    long = replace(pong_tape, trails={0: replace(before, actions=(0,) * 300_000)})
-    with pytest.raises(TapesError, match="too long"):
-        Tapes(tmp_path).bring(to_bytes(long), "x", by_visitor=True)
+    assert real_steps_of(pong_tape) == n + len(before.actions)
+    monkeypatch.setattr(tapes, "MOST_REAL", 3_000)
+    for steps, fits in ((2_000, True), (3_001, False)):
+        brought = to_bytes(replace(pong_tape, trails={0: replace(before, actions=(0,) * steps)}))
+        with contextlib.nullcontext() if fits else pytest.raises(TapesError, match="rewinds"):
+            Tapes(tmp_path).bring(brought, "x", by_visitor=True)
 
 
 def test_a_single_step_that_costs_too_much_is_refused(tmp_path: Path, tape: Tape):

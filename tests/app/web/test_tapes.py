@@ -27,7 +27,7 @@ from app.web import tapes as tapes_module
 from app.web.again import ready_at
 from app.web.datasets import datasets_of, play_of
 from app.web.space import export_space, requirements
-from app.web.tapes import Tapes, TapesError, cost_of, read_frames, write_frames
+from app.web.tapes import Tapes, TapesError, costs_of, read_frames, write_frames
 from diamond_core.replay import Dataset
 from diamond_core.training.checkpoint import CheckpointError
 from diamond_core.training.library import load
@@ -157,7 +157,7 @@ def test_who_records_much_loses_the_own_tapes_first(tmp_path: Path, tape: Tape, 
 
 def test_a_tape_that_costs_too_much_is_refused(tmp_path: Path, tape: Tape, monkeypatch: pytest.MonkeyPatch):
     tapes = Tapes(tmp_path)
-    assert cost_of(tape) == 6 * 3
+    assert sum(costs_of(tape)) == 6 * 3
     back = tapes.bring(to_bytes(tape), "<b>../x", by_visitor=True)
     assert back.title == "b..x" and not back.has_film
     monkeypatch.setattr(tapes_module, "MOST_COST", 17)
