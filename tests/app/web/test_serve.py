@@ -62,7 +62,7 @@ def test_without_a_network_there_is_no_tunnel_and_the_server_goes_on(monkeypatch
 
 @pytest.mark.parametrize("args, words", [
     (["--auth", "ann"], "user:password"), (["--auth", "ann:short"], "8 characters"), (["--players", "0"], "--players"),
-    (["--host", "nowhere.invalid"], "--port")])
+    (["--host", "nowhere.invalid"], "--host")])
 def test_what_cannot_be_served(args: list[str], words: str, capsys):
     with pytest.raises(SystemExit) as stop:
         main(["web", *args])
