@@ -157,7 +157,7 @@ def test_names():
 
 
 def test_an_unknown_game_is_told_with_its_neighbours():
-    with pytest.raises(ValueError, match=r"'Brekout'.*Breakout.*list_games") as caught:
+    with pytest.raises(ValueError, match=r"'Brekout'.*Breakout.*diamond games") as caught:
         make_env("Brekout")
     assert "\n" not in str(caught.value)
 
