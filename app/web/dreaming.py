@@ -188,7 +188,7 @@ class Dreaming:
 
     def _granted(self, message: say.Message) -> None:
         """Keys count when they are pressed; other wishes wait behind one that must wait, for the order matters."""
-        if isinstance(message, say.Press | say.Release):
+        if isinstance(message, say.Press | say.Release) or (isinstance(message, say.Plain) and message.t == "blur"):
             self._carry_out(message)
             return
         self._wishes.append(message)
@@ -197,8 +197,12 @@ class Dreaming:
 
     def _go_on(self) -> None:
         while self._wishes:
-            if self._must_wait(self._wishes[0]):
-                # a slice of reality's way was gone; others' steps come first
+            try:
+                must_wait = self._must_wait(self._wishes[0])
+            except Exception as error:
+                self._failed(error)
+                return
+            if must_wait:  # a slice of reality's way was gone; others' steps come first
                 self.host.call(self._go_on)
                 return
             self._carry_out(self._wishes[0])

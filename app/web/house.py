@@ -90,6 +90,7 @@ class Audience:
     def recorded(self, tape: Tape, seen: Sequence[Seen], title: str, name: str) -> None:
         """Keeps a tape, beside play, and tells the player where it is."""
         async def keep() -> None:
+            """The work, a task of its own."""
             try:
                 # the player's name is a secret, this is none
                 whose = blake2b(self._player.id.encode(), digest_size=8).hexdigest()
