@@ -34,6 +34,7 @@ def checkpoint(tmp_path):
 def test_every_section_is_measured_beside_the_plain_path(checkpoint, tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("DIAMOND_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(bench, "CROWDS", (1, 2))
+    monkeypatch.setattr(bench, "GAMES", 2)
     monkeypatch.setattr("app.web.crowd.SETTLE", 1.0)
     out = tmp_path / "bench.json"
     main(["bench", str(checkpoint), "--seconds", "0.1", "--batches", "1", "2", "--out", str(out), "--device", "cpu"])

@@ -141,17 +141,26 @@ def test_openvino_dreams_the_same_dreams(small_agent, cache, monkeypatch):
     assert (folder / "body.xml").stat().st_mtime_ns == stamp, "the next start converts nothing"
 
 
+@pytest.fixture(scope="module")
+def pong():
+    """The shipped agent, and 50 frames of its dream on the plain path."""
+    agent = load("Pong", "cpu")
+    return agent, dreams(agent.world(runtime=EXACT), agent, 50)[0]
+
+
 @pytest.mark.parametrize("runtime", [openvino_runtime, acceleration.winograd], ids=["OpenVINO", "Winograd"])
-def test_a_trained_world_does_not_drift_from_the_plain_path(cache, monkeypatch, runtime):
-    """Bytes between the frames take rounding back: an error of 60 dB stays one, and play for 50 frames is the same."""
+def test_a_trained_world_does_not_drift_from_the_plain_path(pong, cache, monkeypatch, runtime):
+    """Bytes between the frames take rounding back. Where a bounce or a serve hangs on it, torch in the same precision is
+    the yardstick."""
     there(runtime)
     monkeypatch.setenv("DIAMOND_CACHE", str(cache))
-    pong = load("Pong", "cpu")
-    plain, world = pong.world(runtime=EXACT), pong.world(runtime=EXACT)
-    world.engine = runtime.build(world.denoiser, world.reward_end, pong.config.frame_shape)
-    a, _ = dreams(plain, pong, 50)
-    b, _ = dreams(world, pong, 50)
-    assert psnr(a, b) > 50 and psnr(a[:, 40:], b[:, 40:]) > min(psnr(a[:, :10], b[:, :10]), 60) - 6
+    agent, a = pong
+    world = agent.world(runtime=EXACT)
+    world.engine = runtime.build(world.denoiser, world.reward_end, agent.config.frame_shape)
+    b, _ = dreams(world, agent, 50)
+    rounded = replace(EXACT, precision="bfloat16")
+    same = dreams(agent.world(runtime=rounded), agent, 50)[0] if "bf16" in world.engine.name else a
+    assert psnr(a[:, :10], b[:, :10]) > 50 and psnr(a, b) > min(psnr(a, same), 60) - 6
     assert psnr(a[:, 40:], a[:, :10]) < 45, "frames that move"
 
 

@@ -107,7 +107,8 @@ class PageDouble:
 
     def __init__(self, url: str, **options: Any) -> None:
         self._stack = contextlib.ExitStack()
-        self.socket = self._stack.enter_context(connect(url, compression=None, **options))
+        # with unread pictures in the way the client never sees the other side close, and would wait for ten seconds
+        self.socket = self._stack.enter_context(connect(url, compression=None, close_timeout=0.5, **options))
         self.events: list[dict[str, Any]] = []
         self.views: list[tuple[dict[str, Any], list[bytes]]] = []
         self.sheets: list[tuple[dict[str, Any], list[bytes]]] = []

@@ -65,7 +65,7 @@ def attack(server: Server, seed: int, messages: int) -> int:
     chance, sent, refused = random.Random(seed), 0, 0
     while sent < messages:
         with contextlib.suppress(ConnectionClosed, TimeoutError), \
-                connect(f"ws://127.0.0.1:{server.port}/ws", compression=None, max_size=None) as page:
+                connect(f"ws://127.0.0.1:{server.port}/ws", compression=None, max_size=None, close_timeout=0.2) as page:
             mild = chance.random() < 0.6
             if chance.random() < 0.9:
                 page.send('{"t":"join"}')
@@ -86,12 +86,12 @@ def test_ten_thousand_messages(home):
         attackers = [threading.Thread(target=lambda i=i: refused.append(attack(server, i, 2500))) for i in range(4)]
         for thread in attackers:
             thread.start()
-        seen = []
+        seen, began = [], time.monotonic()
         while any(thread.is_alive() for thread in attackers):
             seen.append(good.view(timeout=30)["moment"])
         assert sum(refused) > 100
-        # the honest player dreamt on all the time, alone in the dream
-        assert seen == sorted(seen) and len(set(seen)) > 5
+        # the honest player dreamt on all the time, at a third of the pace or better, alone in the dream
+        assert seen == sorted(seen) and len(set(seen)) > 5 * (time.monotonic() - began)
         assert good.views[-1][0]["name"] == "NOOP" and good.views[-1][0]["who"] == "you"
         assert [event["t"] for event in good.events] == []
         assert server.house.lobby.players[0].id == secret
