@@ -35,6 +35,8 @@ class Runtime:
     compile: bool
     winograd: bool = False
     """Whether training may compute convolutions by Winograd's algorithm."""
+    swift: bool = False
+    """Whether an agent's encoder may look in C, which no bfloat16 but that of matrix units could match."""
 
     def autocast(self) -> AbstractContextManager[None]:
         """The precision of the networks, as a context: float32 is float32, whatever is around it."""
@@ -59,8 +61,8 @@ def resolve(config: RuntimeConfig = RuntimeConfig()) -> Runtime:
     compiles = {"on": True, "off": False, "auto": device.type == "cuda"}[config.compile]
     # without bfloat16 a CPU trains an eighth faster in the plain layout
     channels_last = {"on": True, "off": False, "auto": fast and device.type != "mps"}[config.channels_last]
-    winograd = config.convolutions == "auto" and device.type == "cpu" and dtype == torch.float32 and not compiles
-    return Runtime(device, dtype, channels_last, compiles, winograd)
+    swift = config.convolutions == "auto" and device.type == "cpu" and not compiles
+    return Runtime(device, dtype, channels_last, compiles, swift and dtype == torch.float32, swift)
 
 
 def find_device(name: str) -> torch.device:

@@ -65,8 +65,8 @@ class Agent(nn.Module):
         return World(self.denoiser, self.reward_end, sampler or self.config.sampler, resolved)
 
     def policy(self, num_envs: int, seed: int, runtime: Runtime, epsilon: float = 0.0) -> AgentPolicy:
-        """The agent as a player of so many worlds; where training convolves in C, it looks in C, too."""
-        if runtime.winograd:
+        """The agent as a player of so many worlds; it looks in C where it can."""
+        if runtime.swift:
             try:
                 look_swiftly(self.actor_critic)
             except NotHere as error:

@@ -116,9 +116,12 @@ def learners_of(config: TrainConfig, names: list[str], runtime: Runtime, world_s
         take_weights(agent, source, config, names)
     runtime.place(agent)
     agent.actor_critic.encoder_rests = config.actor_critic.encoder_rests
-    if runtime.winograd:
+    if runtime.swift:
         try:
-            convolutions.prepare(agent)
+            if runtime.winograd:
+                convolutions.prepare(agent)
+            else:
+                convolutions.look_swiftly(agent)
         except NotHere as error:
             print(error, file=sys.stderr)  # what is printed may be JSON
     losses: dict[str, Loss] = {

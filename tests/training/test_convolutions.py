@@ -109,11 +109,15 @@ def test_an_update_is_the_same_update(name):
     assert found[0][1] > 0.1
 
 
-@pytest.mark.parametrize(("option", "is_prepared"), [(PLAIN, False), (replace(PLAIN, convolutions="auto"), True),
-                                                     (replace(PLAIN, convolutions="auto", compile="on"), False),
-                                                     (RuntimeConfig(device="cpu", precision="bfloat16"), False)])
-def test_it_is_done_where_it_is_faster(option, is_prepared):
-    assert resolve(option).winograd == is_prepared
+@pytest.mark.parametrize(("option", "learns", "looks"), [
+    (PLAIN, False, False), (replace(PLAIN, convolutions="auto"), True, True),
+    (replace(PLAIN, convolutions="auto", compile="on"), False, False),
+    (RuntimeConfig(device="cpu", precision="bfloat16"), False, True)])
+def test_it_is_done_where_it_is_faster(option, learns, looks):
+    runtime = resolve(option)
+    assert (runtime.winograd, runtime.swift) == (learns, looks)
+    model = learners_of(tiny("toy"), list("ABC"), replace(runtime, compile=False), 1, None)["actor_critic"].model
+    assert (type(model.encoder) is convolutions.SwiftEncoder) == looks
 
 
 def test_without_a_compiler_torch_convolves(monkeypatch, capsys):
@@ -156,13 +160,14 @@ def test_an_eye_of_unknown_size_takes_the_way_of_torch():
 
 def test_an_agent_that_plays_looks_in_c_and_without_a_compiler_as_before(monkeypatch, capsys):
     agent = Agent.from_config(SMALL, 3)
-    runtime = replace(resolve(PLAIN), winograd=True)
+    runtime = replace(resolve(PLAIN), swift=True)
     with monkeypatch.context() as patch:
         patch.setattr(winograd, "library", lambda: (_ for _ in ()).throw(NotHere("no C compiler")))
         agent.policy(2, 0, runtime)
         assert type(agent.actor_critic.encoder) is Encoder and "no C compiler" in capsys.readouterr().err
-    agent.policy(2, 0, replace(runtime, winograd=False))
+    agent.policy(2, 0, replace(runtime, swift=False))
     assert type(agent.actor_critic.encoder) is Encoder
-    policy = agent.policy(2, 0, runtime)
-    assert type(agent.actor_critic.encoder) is convolutions.SwiftEncoder
-    assert policy.act(torch.zeros(2, *SMALL.frame_shape, dtype=torch.uint8)).shape == (2,)
+    for dtype in (torch.float32, torch.bfloat16):
+        policy = agent.policy(2, 0, replace(runtime, dtype=dtype))
+        assert type(agent.actor_critic.encoder) is convolutions.SwiftEncoder
+        assert policy.act(torch.zeros(2, *SMALL.frame_shape, dtype=torch.uint8)).shape == (2,)
