@@ -186,6 +186,10 @@ class Export:
     """Take the reward and end model from this checkpoint instead."""
     actor_critic: str | None = None
     """Take the agent from this checkpoint instead."""
+    towards: str | None = None
+    """Move the world's weights towards this checkpoint's: what a training forgot may come back so."""
+    share: float = 0.3
+    """So much of that way."""
     least_steps: int | None = None
     """Fewest denoising steps that `--steps auto` may come down to in this world."""
     sigma_min: float | None = None
@@ -206,6 +210,7 @@ def export(args: list[str]) -> None:
     import torch
 
     from diamond_core.diffusion.noise import schedule
+    from diamond_core.training.build import move_towards
     from diamond_core.training.checkpoint import PUBLISHED_NAMES, joined, save_checkpoint, stages_before
     from diamond_core.training.library import load
 
@@ -217,6 +222,10 @@ def export(args: list[str]) -> None:
         raise ValueError(f"--policy-temperature must be more than 0, got {c.policy_temperature:g}")
     for p in agent.actor_critic.actor_linear.parameters():
         p.data /= c.policy_temperature
+    stage: dict[str, object] = {"policy_temperature": c.policy_temperature} if c.policy_temperature != 1 else {}
+    if c.towards is not None:
+        move_towards(agent, load(c.towards, "cpu"), c.share)
+        stage["towards_another_world"] = c.share
     assert agent.card is not None
     card = agent.card
     chosen = {name: value for name in ("least_steps", "sigma_min", "two_step_sigma", "temperature")
@@ -224,8 +233,8 @@ def export(args: list[str]) -> None:
     sampler = replace(card.config.sampler, **chosen)
     schedule(sampler)  # says what cannot be
     card = replace(card, config=replace(card.config, sampler=sampler))
-    if c.policy_temperature != 1:
-        stages = [*stages_before(card, list(PUBLISHED_NAMES)), {"policy_temperature": c.policy_temperature}]
+    if stage:
+        stages = [*stages_before(card, list(PUBLISHED_NAMES)), stage]
         card = replace(card, training={**card.training, "stages": stages})
     save_checkpoint(c.out, agent, card, agent.starts, torch.float16 if c.half else torch.float32)
     size = sum(p.stat().st_size for p in c.out.iterdir()) / 2**20

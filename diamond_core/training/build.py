@@ -183,6 +183,22 @@ def for_frames(taken: Tensor, fresh: Tensor, channels: int) -> Tensor:
     return torch.cat([older, taken[:, max(0, -more):]], dim=1)
 
 
+def move_towards(agent: Agent, other: Agent, share: float) -> None:
+    """Takes the denoiser's weights a share of the way to those of another one of the same game, which may see other
+    numbers of past frames. What a training forgot may come back so, and most of what it learned stays. Raises
+    CheckpointError where they do not fit, ValueError for a share that is none."""
+    if not 0 <= share <= 1:
+        raise ValueError(f"expected a share of the way from 0 to 1, got {share:g}")
+    ours, theirs = (x.denoiser.state_dict() for x in (agent, other))
+    theirs |= {FIRST_LAYER: for_frames(theirs[FIRST_LAYER], ours[FIRST_LAYER], agent.config.image_channels)}
+    games = [x.card.game for x in (agent, other) if x.card is not None]
+    if len(set(games)) > 1 or {key: p.shape for key, p in ours.items()} != {key: p.shape for key, p in theirs.items()}:
+        raise CheckpointError(f"the two worlds ({' and '.join(games)}) have not the same game and sizes")
+    if any(not torch.allclose(p, theirs[key], rtol=1e-2) for key, p in agent.denoiser.named_buffers()):
+        raise CheckpointError("the two worlds have not the same beginnings: their weights have no common way")
+    agent.denoiser.load_state_dict({key: p.lerp(theirs[key].to(p), share) for key, p in ours.items()})
+
+
 def compile_parts(model: nn.Module) -> None:
     """Compiles what is called with the same shapes again and again, in place."""
     for name in ("inner_model", "encoder"):

@@ -216,6 +216,17 @@ def test_an_exported_agent_may_be_made_surer(home, tmp_path):
         assert [s["policy_temperature"] for s in stages if "policy_temperature" in s] == expected
 
 
+def test_an_exported_world_may_move_towards_another(capsys, home, tmp_path):
+    main(["export", str(home / "run"), "--towards", str(home / "run"), "--share", "0.25", "--no-half",
+          "--out", str(tmp_path / "a")])
+    agents = [load(path, "cpu") for path in (home / "run", tmp_path / "a")]
+    for p, q in zip(*(x.parameters() for x in agents), strict=True):
+        torch.testing.assert_close(p, q)
+    assert agents[1].card.training["stages"][-1] == {"towards_another_world": 0.25}
+    told = fails(capsys, "export", home / "run", "--towards", home / "pong", "--out", tmp_path / "b")
+    assert "not the same game" in told
+
+
 def test_the_time_left_of_a_part_does_not_count_the_parts_before_it(monkeypatch):
     import time
 

@@ -12,7 +12,10 @@ from diamond_core.config import TrainConfig
 from diamond_core.envs import action_names
 from diamond_core.presets import PRESETS, tiny
 from diamond_core.replay import Dataset, DatasetInfo, Episode
-from diamond_core.training.build import check, played_in, starts_of
+from diamond_core.training.agent import Agent
+from diamond_core.training.build import check, move_towards, played_in, starts_of
+from diamond_core.training.checkpoint import CheckpointError
+from tests.conftest import SMALL
 
 
 def changed(config: TrainConfig, option: str, value: object) -> TrainConfig:
@@ -89,3 +92,27 @@ def test_a_rollout_that_is_learned_from_again_was_played_once(updates, passes, p
     assert played_in(config, play(), updates) == {
         "steps": rollouts * config.returns.rollout_length * config.actor_critic.batch_size, "model_free": True}
     assert played_in(replace(config, model_free=False), play(3, 4), 9) == {"steps": 7, "episodes": 2}
+
+
+def test_a_world_moves_towards_one_that_sees_fewer_frames():
+    old = Agent.from_config(SMALL, 3)
+    config = replace(SMALL, denoiser=replace(SMALL.denoiser, num_conditioning_frames=6, num_conditioning_actions=4))
+    new = Agent.from_config(config, 3)
+    new.denoiser.load_state_dict({**new.denoiser.state_dict(), **dict(old.denoiser.named_buffers())})
+    first, (a, b) = "inner_model.conv_in.weight", (x.denoiser.state_dict() for x in (new, old))
+    expected = {key: (p + b[key]) / 2 for key, p in a.items() if key != first}
+    unseen, seen = a[first][:, :6] / 2, (a[first][:, 6:] + b[first]) / 2
+    move_towards(new, old, 0.5)
+    for key, p in expected.items():
+        torch.testing.assert_close(new.denoiser.state_dict()[key], p)
+    torch.testing.assert_close(new.denoiser.state_dict()[first], torch.cat([unseen, seen], dim=1))
+
+
+def test_what_has_no_common_way_is_refused():
+    agent = Agent.from_config(SMALL, 3)
+    with pytest.raises(CheckpointError, match="same beginnings"):
+        move_towards(agent, Agent.from_config(SMALL, 3), 0.5)
+    with pytest.raises(CheckpointError, match="game and sizes"):
+        move_towards(agent, Agent.from_config(SMALL, 4), 0.5)
+    with pytest.raises(ValueError, match="0 to 1, got 7"):
+        move_towards(agent, agent, 7)

@@ -150,8 +150,8 @@ def pong():
 
 @pytest.mark.parametrize("runtime", [openvino_runtime, acceleration.winograd], ids=["OpenVINO", "Winograd"])
 def test_a_trained_world_does_not_drift_from_the_plain_path(pong, cache, monkeypatch, runtime):
-    """Bytes between the frames take rounding back. Where a bounce or a serve hangs on it, torch in the same precision is
-    the yardstick."""
+    """Bytes between the frames take rounding back. Where a bounce or a serve hangs on it, torch in the same precision
+    is the yardstick."""
     there(runtime)
     monkeypatch.setenv("DIAMOND_CACHE", str(cache))
     agent, a = pong
