@@ -294,7 +294,8 @@ class RuntimeConfig:
     compile: Literal["auto", "on", "off"] = "auto"
     """torch.compile of the three networks."""
     convolutions: Literal["auto", "torch"] = "auto"
-    """auto: on CPUs with a C compiler by Winograd's algorithm where an agent looks, and without bfloat16 in training."""
+    """auto: by Winograd's algorithm on CPUs, if there is a C compiler: where an agent looks, and in training without
+    bfloat16."""
     threads: int = 0
     """CPU threads of training; 0 = one a core."""
 
