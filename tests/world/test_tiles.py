@@ -225,7 +225,8 @@ def test_where_it_has_outrun_winograds_the_search_ends(monkeypatch):
 
 
 @pytest.mark.parametrize(("tiles_take", "openvino_takes", "expected"), [
-    (0.8, 0.7, "OpenVINO bf16"), (0.8, 1.2, tiles.NAME), (1.3, 0.9, "OpenVINO bf16"), (1.3, 1.1, "Winograd float32")])
+    (0.8, 0.7, "OpenVINO bf16"), (0.8, 1.2, tiles.NAME), (1.3, 0.9, "OpenVINO bf16"), (1.3, 1.1, "Winograd float32"),
+    (1.3, 0.95, "Winograd float32")])
 def test_what_is_slower_is_not_taken(tiles_take, openvino_takes, expected, monkeypatch):
     world, shape = promised(monkeypatch)
     monkeypatch.setattr(acceleration, "share_of_time",
