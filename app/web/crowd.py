@@ -130,13 +130,13 @@ async def crowd(url: str, name: str, players: int, seconds: float) -> list[Given
             await fake.close()
 
 
-async def warmed_up(url: str, name: str, search: float = SEARCH) -> str:
+async def warmed_up(url: str, name: str, search: float | None = None) -> str:
     """Plays until a faster engine has taken over, or for as long as one may take to be found; which it is."""
     async with connect(url, compression=None, max_size=None) as socket:
         fake = FalsePlayer(socket)
         await fake.enter(name, 0)
         listening = asyncio.create_task(fake.listen())
-        until = time.perf_counter() + search
+        until = time.perf_counter() + (SEARCH if search is None else search)
         # torch as it stands, and where the processor has bfloat16 Winograd's path, are followed by a faster one
         followed = ("torch ", "Winograd") if has_bfloat16(torch.device("cpu")) else ("torch ",)
         while time.perf_counter() < until and (not fake.path or fake.path.startswith(followed)):
