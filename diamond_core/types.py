@@ -44,6 +44,10 @@ class Step:
     context: Tensor
     """(n, m, c, h, w) uint8: as in `Start`; meant for burning in a recurrent state after a reset."""
 
+    def of(self, worlds: slice) -> Step:
+        """The same, of some worlds only."""
+        return Step(*(getattr(self, field.name)[worlds] for field in fields(self)))
+
     @property
     def dones(self) -> Tensor:
         """(n,) bool: ended or truncated."""

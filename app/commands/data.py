@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from diamond_core.training.agent import Agent
     from diamond_core.types import KeptPolicy
 
+LOOSE = (0.0, 0.05, 0.2, 0.5)
+"""How often an agent in a mix presses at random."""
+
 
 @dataclass(frozen=True)
 class Collect:
@@ -81,7 +84,7 @@ def collect(args: list[str]) -> None:
 
 def players(policy: str, game: str, num_actions: int, num_envs: int, seed: int) -> KeptPolicy:
     """The policy of that name. Raises ValueError for an unknown one, CheckpointError for an unfit checkpoint."""
-    from diamond_core.agent.policies import LEANS, MIXED, STICKY, MixPolicy, RandomPolicy
+    from diamond_core.agent.policies import ALL, LEANS, MIXED, STICKY, MixPolicy, RandomPolicy
     from diamond_core.agent.scripted import LAPSES, ScriptedPolicy, mixed_play
     from diamond_core.device import resolve
     from diamond_core.envs import action_names
@@ -98,11 +101,14 @@ def players(policy: str, game: str, num_actions: int, num_envs: int, seed: int) 
         return ScriptedPolicy(game, action_names(game), num_envs, seed, lapses(checkpoint) if checkpoint else LAPSES)
     if not checkpoint:
         return mixed_play(game, action_names(game), num_envs, seed)
-    mixed = RandomPolicy(num_actions, num_envs, seed, MIXED, LEANS)
-    agent = load_for(checkpoint, game)
-    agents = [agent.policy(num_envs, seed + i, resolve(), epsilon)
-              for i, epsilon in enumerate((0.0,) if kind == "agent" else (0.0, 0.05, 0.2, 0.5))]
-    return agents[0] if kind == "agent" else MixPolicy([mixed, *agents])
+    agent, runtime = load_for(checkpoint, game), resolve()
+    if kind == "agent":
+        return agent.policy(num_envs, seed, runtime)
+    of = len(LOOSE) + 1
+    # in fewer worlds than that they take turns, so that each must see all
+    agents = [agent.policy(num_envs, seed + i, runtime, epsilon, slice(1 + i, None, of) if num_envs >= of else ALL)
+              for i, epsilon in enumerate(LOOSE)]
+    return MixPolicy([RandomPolicy(num_actions, num_envs, seed, MIXED, LEANS), *agents])
 
 
 def lapses(share: str) -> tuple[float]:

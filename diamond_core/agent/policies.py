@@ -24,6 +24,7 @@ MIXED = (0.0, 0.5, 0.8, 0.95)
 """Chances of holding on to an action: from restless to one that leans on the key."""
 LEANS = (0.0, 0.0, 0.0, 0.0, 0.5, 0.5, 0.5, 0.5, 0.9, 0.9, 0.9, 0.9)
 """Shares of an action that is preferred for a while, beside each of `MIXED`: what needs a purpose is done too."""
+ALL = slice(None)
 LEAN_STEPS = 128
 """Steps between two choices of the preferred action."""
 
@@ -68,28 +69,34 @@ class RandomPolicy:
 
 
 class AgentPolicy:
-    """Samples from an actor-critic; with probability epsilon (one coin for all worlds) acts at random instead."""
+    """Samples from an actor-critic; with probability epsilon (one coin for all worlds) acts at random instead.
 
-    def __init__(self, actor_critic: ActorCritic, runtime: Runtime, num_envs: int, seed: int, epsilon: float = 0.0
-                 ) -> None:
+    In a mix it need look at those `worlds` only that it plays; it presses 0 in the others.
+    """
+
+    def __init__(self, actor_critic: ActorCritic, runtime: Runtime, num_envs: int, seed: int, epsilon: float = 0.0,
+                 worlds: slice = ALL) -> None:
         self.actor_critic = actor_critic
         self.runtime = runtime
         self.epsilon = epsilon
-        self.seeds = (seed << 20) + torch.arange(num_envs)
+        self.worlds = worlds
+        self.seeds = ((seed << 20) + torch.arange(num_envs))[worlds]
         self._step = 0
-        self.memory: Memory = actor_critic.initial_memory(num_envs)
-        self.values = torch.zeros(num_envs)
-        self.probabilities = torch.full((num_envs, actor_critic.num_actions), 1 / actor_critic.num_actions)
+        self.memory: Memory = actor_critic.initial_memory(len(self.seeds))
+        self.values = torch.zeros(len(self.seeds))
+        self.probabilities = torch.full((len(self.seeds), actor_critic.num_actions), 1 / actor_critic.num_actions)
 
     def reset(self, start: Start) -> None:
         """A fresh memory, burnt in on the context."""
-        self.memory = burn_in(self.actor_critic, start.context.to(self.runtime.device), self.runtime)
+        context = start.context[self.worlds].to(self.runtime.device)
+        self.memory = burn_in(self.actor_critic, context, self.runtime)
 
     @torch.no_grad()
     def act(self, frames: Tensor) -> Tensor:
         """(n, c, h, w) uint8 -> (n,) int64, on the frames' device. Values and probabilities can be looked at after."""
         with self.runtime.autocast():
-            prediction = self.actor_critic(to_unit(frames.to(self.runtime.device)), self.memory)
+            seen = to_unit(frames[self.worlds].to(self.runtime.device))
+            prediction = self.actor_critic(seen, self.memory)
         self.memory = prediction.memory
         self.values = prediction.values
         self.probabilities = prediction.logits.softmax(-1)
@@ -99,11 +106,13 @@ class AgentPolicy:
         actions = (luck > self.probabilities.cumsum(-1)[:, :-1]).sum(-1)
         if uniform(self.seeds[:1], steps[:1], COIN_STREAM, 1).item() < self.epsilon:
             actions = (uniform(self.seeds, steps, RANDOM_STREAM, 1)[:, 0] * self.actor_critic.num_actions).long()
-        return actions.to(frames.device)
+        pressed = torch.zeros(len(frames), dtype=torch.int64, device=frames.device)
+        pressed[self.worlds] = actions.to(frames.device)
+        return pressed
 
     def observe(self, step: Step) -> None:
         """Renews the memory of worlds that were reset."""
-        self.memory = renewed(self.actor_critic, self.memory, step, self.runtime)
+        self.memory = renewed(self.actor_critic, self.memory, step.of(self.worlds), self.runtime)
 
     def state_dict(self) -> dict[str, Any]:
         """The step and the memory."""

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from diamond_core.agent.actor_critic import ActorCritic
-from diamond_core.agent.policies import AgentPolicy
+from diamond_core.agent.policies import ALL, AgentPolicy
 from diamond_core.config import AgentConfig, RuntimeConfig, SamplerConfig
 from diamond_core.device import Runtime, resolve
 from diamond_core.training.convolutions import look_swiftly
@@ -64,14 +64,15 @@ class Agent(nn.Module):
         resolved.place(self)
         return World(self.denoiser, self.reward_end, sampler or self.config.sampler, resolved)
 
-    def policy(self, num_envs: int, seed: int, runtime: Runtime, epsilon: float = 0.0) -> AgentPolicy:
-        """The agent as a player of so many worlds; it looks in C where it can."""
+    def policy(self, num_envs: int, seed: int, runtime: Runtime, epsilon: float = 0.0, worlds: slice = ALL
+               ) -> AgentPolicy:
+        """The agent as a player of so many worlds, or of some of them in a mix; it looks in C where it can."""
         if runtime.swift:
             try:
                 look_swiftly(self.actor_critic)
             except NotHere as error:
                 print(error, file=sys.stderr)  # what is printed may be JSON
-        return AgentPolicy(self.actor_critic, runtime, num_envs, seed, epsilon)
+        return AgentPolicy(self.actor_critic, runtime, num_envs, seed, epsilon, worlds)
 
     def dream(self, world: World, seed: int = 0, num: int = 1) -> DreamState:
         """`num` dreams from this checkpoint's own starting frames, chosen by the seed."""

@@ -171,6 +171,24 @@ def test_memory_is_renewed_after_an_end(actor_critic):
         assert (policy.memory[0].abs().sum(1) == 0).tolist() == step.dones.tolist()
 
 
+def test_a_player_in_a_mix_looks_at_its_own_worlds_only(actor_critic):
+    all_of_them, some = (AgentPolicy(actor_critic, resolve(EXACT), 6, seed=0, worlds=worlds)
+                         for worlds in (slice(None), slice(1, None, 3)))
+    env = make_env("toy", 6, image_size=(16, 16))
+    start = env.reset(0)
+    frames = start.frames
+    for policy in (all_of_them, some):
+        policy.reset(start)
+    for _ in range(40):
+        actions, pressed = all_of_them.act(frames), some.act(frames)
+        assert len(some.memory[0]) == 2
+        assert torch.equal(pressed[1::3], actions[1::3]) and not pressed[0::3].any() and not pressed[2::3].any()
+        step = env.step(actions)
+        for policy in (all_of_them, some):
+            policy.observe(step)
+        frames = step.frames
+
+
 def test_policies_are_functions_of_their_seed():
     frames = torch.zeros(6, 3, 16, 16, dtype=torch.uint8)
     start = Start(frames, frames[:, None][:, :0])
