@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from tyro.conf import Positional
 
 from app.cli import at_least, parse
-from app.commands.train import canonical
+from app.commands.train import canonical, stop_request
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -71,13 +71,15 @@ def collect(args: list[str]) -> None:
         raise ValueError(f"{c.out} holds play of {c.policy} with seed {c.seed} already: add some with another --seed")
     collector = Collector(env, policy, dataset, c.seed, its)
     started = time.perf_counter()
-    with tqdm(total=c.steps, unit=" steps", unit_scale=True, leave=False) as bar:
-        collector.collect(c.steps, bar.update)
+    with stop_request() as should_stop, tqdm(total=c.steps, unit=" steps", unit_scale=True, leave=False) as bar:
+        steps = collector.collect(c.steps, bar.update, should_stop)
     took = time.perf_counter() - started
     env.close()
+    if steps < c.steps:
+        print(f"stopped after {steps} of {c.steps} steps")
     rewards = dataset.counts_rewards()
     print(f"{dataset.num_steps} steps in {dataset.num_episodes} episodes in {c.out}: {rewards[0]} negative and "
-          f"{rewards[2]} positive rewards, {dataset.counts_ends()[1]} ends; {c.steps / took:.0f} steps a second")
+          f"{rewards[2]} positive rewards, {dataset.counts_ends()[1]} ends; {steps / took:.0f} steps a second")
     print(f"next: diamond train --game {game} --preset playground --dataset {shlex.quote(str(c.out))} "
           f"--run runs/{game.replace(':', '-')}")
 

@@ -110,7 +110,7 @@ def report(trainer: object, run: object, finished: bool) -> None:
 
 
 @contextmanager
-def stop_request(started: float, limit: float | None) -> Iterator[Callable[[], bool]]:
+def stop_request(started: float = 0.0, limit: float | None = None) -> Iterator[Callable[[], bool]]:
     """A question that turns true on the first Ctrl-C or SIGTERM, or at the time limit. A second Ctrl-C quits."""
     asked: list[int] = []
 

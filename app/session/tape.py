@@ -259,13 +259,13 @@ class Playback:
         self.game = Reality(tape.origin.game, 1, (h, w), c == 1)
         trail = tape.trail(first)
         assert trail is not None
-        self.game.restore(trail)
+        self._go(trail)
         self._at = first if first in tape.trails else None
 
     def follow(self, number: int) -> None:
         """To where the game stood before step `number`, if that is elsewhere."""
         if number in self._tape.trails and number != self._at:
-            self.game.restore(self._tape.trails[number])
+            self._go(self._tape.trails[number])
             self._at = number
 
     def approach(self, number: int) -> Iterator[None]:
@@ -281,6 +281,12 @@ class Playback:
         tick = self.game.step(int(tape.actions[number]))
         found = {"reality": self.game.frame, "reality_reward": tick.reward, "reality_end": tick.end}
         return found | ({"reward": tick.reward, "end": tick.end} if tape.lived[number] else {})
+
+    def _go(self, trail: Trail) -> None:
+        try:
+            self.game.restore(trail)
+        except ValueError as error:
+            raise TapeError(f"the tape's real game cannot be played: {error}") from None
 
 
 class Cutter:

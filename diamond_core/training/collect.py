@@ -26,10 +26,12 @@ class Collector:
         self._begin(env.reset(seed))
         policy.reset(self._start)
 
-    def collect(self, steps: int, watch: Callable[[int], None] = lambda n: None) -> int:
-        """Plays at least this many steps over all worlds and stores them; unfinished episodes too. Returns how many."""
-        rounds = -(-steps // self.env.num_envs)
-        for _ in range(rounds):
+    def collect(self, steps: int, watch: Callable[[int], None] = lambda n: None,
+                should_stop: Callable[[], bool] = lambda: False) -> int:
+        """Plays at least this many steps over all worlds, fewer where it should stop, and stores them; unfinished
+        episodes too. Returns how many."""
+        done = 0
+        while done < steps and not should_stop():
             actions = self.policy.act(self._frames)
             step = self.env.step(actions)
             self.policy.observe(step)
@@ -41,11 +43,12 @@ class Collector:
                     self._store(i)
                     self._renew(i, step.frames[i])
             self._frames = step.frames
+            done += self.env.num_envs
             watch(self.env.num_envs)
         for i in range(self.env.num_envs):
             if self._steps[i]:
                 self._store(i)
-        return rounds * self.env.num_envs
+        return done
 
     def state_dict(self) -> dict[str, Any]:
         """Where world, policy and unfinished episodes stand; taken between two calls of `collect`."""

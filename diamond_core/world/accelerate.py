@@ -112,7 +112,7 @@ def engines_of_cpu(world: World, frame_shape: tuple[int, int, int], num_dreams: 
         warm_up(engine, world, frame_shape, num_dreams)
         share = share_of_time(engine, best, world, frame_shape, num_dreams) if best else 1.0
         if best is not None and share > WORTH:
-            note(f"{engine.name} takes {share:.1f} times as long")
+            note(f"{engine.name} takes {share:.0%} of the time of {best.name}")
             continue
         best = engine
         yield engine

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import signal
 from dataclasses import replace
 
 import pytest
@@ -12,7 +14,9 @@ import torch
 from app.cli import main
 from app.commands.evaluate import shown
 from app.commands.train import seconds
+from diamond_core.agent.policies import RandomPolicy
 from diamond_core.config import LearnerConfig, SamplerConfig
+from diamond_core.replay import Dataset
 from diamond_core.training.agent import Agent
 from diamond_core.training.checkpoint import CONVERTER, Card, save_checkpoint
 from diamond_core.training.library import load
@@ -48,6 +52,23 @@ def fails(capsys, *args) -> str:
     assert stop.value.code == 2
     assert out.err.startswith("diamond: ") and out.err.count("\n") == 1 and "Traceback" not in out.err
     return out.err
+
+
+def test_a_collection_that_is_stopped_keeps_what_was_played(tmp_path, capsys, monkeypatch):
+    act, calls = RandomPolicy.act, []
+
+    def stopping(self: RandomPolicy, frames: torch.Tensor) -> torch.Tensor:
+        calls.append(1)
+        if len(calls) == 10:
+            os.kill(os.getpid(), signal.SIGINT)
+        return act(self, frames)
+
+    monkeypatch.setattr(RandomPolicy, "act", stopping)
+    main(["collect", "--game", "toy", "--steps", "400", "--out", str(tmp_path / "data"), "--num-envs", "4",
+          "--policy", "random", "--image-size", "8"])
+    out = capsys.readouterr()
+    assert "stopped after 40 of 400 steps" in out.out and "40 steps in" in out.out and "stopping" in out.err
+    assert Dataset.open(tmp_path / "data").num_steps == 40
 
 
 def test_help_needs_no_command(capsys):

@@ -270,6 +270,12 @@ def test_tapes_that_do_not_hold_together(tape: Tape, field, value, words):
         from_bytes(to_bytes(replace(tape, **{field: value(getattr(tape, field))})))
 
 
+def test_the_real_game_of_a_tape_is_the_same_game(tape: Tape, pong_world):
+    other = from_bytes(to_bytes(replace(tape, trails={0: replace(tape.trails[0], rom="breakout")})))
+    with pytest.raises(TapeError, match="of pong, got one of breakout"):
+        list(other.slices(pong_world, reality=True))
+
+
 def test_the_games_on_a_tape_are_bounded_together(tape: Tape, monkeypatch: pytest.MonkeyPatch):
     longest = max(len(trail.actions) for trail in tape.trails.values())
     monkeypatch.setattr("app.session.tapefile.MOST_STEPS", max(longest, len(tape)))
