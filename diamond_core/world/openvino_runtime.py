@@ -52,6 +52,10 @@ class OpenVinoError(RuntimeError):
     """OpenVINO cannot be used here; the message says why, in one line."""
 
 
+class Late(OpenVinoError):
+    """It took too long: a busy machine, about which nothing is known yet."""
+
+
 def build(denoiser: Denoiser, reward_end: RewardEndModel, frame_shape: tuple[int, int, int]) -> HoistedEngine:
     """The engine for a CPU: from the disk, or converted and tried out first, in some ten seconds.
 
@@ -126,19 +130,23 @@ def convert(folder: Path, denoiser: Denoiser, reward_end: RewardEndModel, frame_
 
 
 def try_out(folder: Path) -> dict[str, Any]:
-    """Compiles, checks and times every set of options, each in a process of its own; what was chosen and why."""
+    """Compiles, checks and times every set of options, each in a process of its own; what was chosen and why. Raises
+    Late where none was in time."""
     results: dict[str, dict[str, Any]] = {}
-    errors: list[str] = []
+    errors: list[OpenVinoError] = []
     for precision in precisions():
         for options in OPTIONS:
             try:
                 results[options] = json.loads(run_child("try", str(folder), options, precision, timeout=TRIAL_SECONDS))
             except OpenVinoError as error:
-                errors.append(str(error))
+                errors.append(error)
         if results:
             best = min(results, key=lambda options: results[options]["milliseconds"])
-            return {"options": best, "precision": precision, "tried": results, "failed": errors}
-    return {"options": None, "why": "; ".join(dict.fromkeys(errors))}
+            return {"options": best, "precision": precision, "tried": results, "failed": [str(e) for e in errors]}
+    why = "; ".join(dict.fromkeys(str(error) for error in errors))
+    if any(isinstance(error, Late) for error in errors):
+        raise Late(f"OpenVINO was too slow to try ({why}): dreaming with torch; the next start tries it again")
+    return {"options": None, "why": why}
 
 
 def precisions() -> list[str]:
@@ -154,7 +162,9 @@ def run_child(*args: str, timeout: float) -> str:
     try:
         done = subprocess.run([sys.executable, "-m", "diamond_core.world.openvino_runtime", *args], timeout=timeout,
                               capture_output=True, text=True, env=environment, cwd=Path(__file__).parents[2])
-    except (OSError, subprocess.TimeoutExpired) as error:
+    except subprocess.TimeoutExpired as error:
+        raise Late(f"{args[0]} took more than {timeout:.0f} s") from error
+    except OSError as error:
         raise OpenVinoError(f"{args[0]}: {error}") from error
     lines = done.stdout.strip().splitlines()
     if done.returncode or not lines:

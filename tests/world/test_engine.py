@@ -188,7 +188,7 @@ def test_other_weights_are_converted_anew(small_agent):
     assert first != openvino_runtime.cache_folder(model, small_agent.reward_end, SMALL.frame_shape)
 
 
-@pytest.mark.parametrize("broken", ["missing", "crash", "wrong"])
+@pytest.mark.parametrize("broken", ["missing", "crash", "late"])
 def test_what_does_not_work_is_said_in_one_line_and_play_goes_on(small_agent, broken, tmp_path, monkeypatch):
     monkeypatch.setenv("DIAMOND_CACHE", str(tmp_path))
     if broken == "missing":
@@ -197,6 +197,8 @@ def test_what_does_not_work_is_said_in_one_line_and_play_goes_on(small_agent, br
         monkeypatch.setattr(openvino_runtime, "convert", lambda folder, *_: folder.mkdir(parents=True))
 
         def child(*args: str, timeout: float) -> str:
+            if broken == "late":
+                raise openvino_runtime.Late("try took more than 60 s")
             raise openvino_runtime.OpenVinoError("try failed: it ended with -11")
 
         monkeypatch.setattr(openvino_runtime, "run_child", child)
@@ -208,7 +210,9 @@ def test_what_does_not_work_is_said_in_one_line_and_play_goes_on(small_agent, br
     assert world.engine is before and told == [message] and "\n" not in message
     assert message.startswith("no C compiler; ")
     assert ("pip install openvino" if broken == "missing" else "dreaming with torch") in message
-    if broken != "missing":
+    if broken == "late":
+        assert "tries it again" in message and not [*tmp_path.rglob("choice.json")]
+    elif broken == "crash":
         choice = next(tmp_path.rglob("choice.json"))
         assert json.loads(choice.read_text())["options"] is None, "it is not tried again at every start"
     dreams(world, small_agent, 2)
