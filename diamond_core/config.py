@@ -136,6 +136,10 @@ class DenoisingConfig:
     context_noise: float = 0.0
     """Largest standard deviation of the noise on the frames that a term is conditioned on, against drift: what is a
     little wrong in the past is not copied on; 0 is the paper's."""
+    guess_share: float = 0.0
+    """Largest share of the model's guess from nothing but noise in a noisy image. What may be at one of several places
+    is faint at all of them in that guess, and so it is behind the first denoising step of play: there the strongest
+    must win, or the ball that was everywhere is nowhere; 0 is the paper's."""
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,9 @@ from diamond_core.nn.unet import UNet
 from diamond_core.pixels import quantize, to_unit
 from diamond_core.types import Batch
 
+GUESSED_AT = 5.0
+"""The noise level at which a sampler begins."""
+
 
 class InnerModel(nn.Module):
     """F: the network inside the preconditioning."""
@@ -135,7 +138,8 @@ def denoising_loss(denoiser: Denoiser, batch: Batch, config: DenoisingConfig,
         z = noise[i] if noise is not None else draw_noise(target)
         sigma = training_sigmas(z.log_sigma, config.log_sigma_mean, config.log_sigma_std, config.sigma_min,
                                 config.sigma_max)
-        noisy = target + denoiser.config.sigma_offset_noise * z.offset + per_image(sigma) * z.pixels
+        clean = faded(denoiser, target, past, actions, config.guess_share) if config.guess_share else target
+        noisy = clean + denoiser.config.sigma_offset_noise * z.offset + per_image(sigma) * z.pixels
         c = denoiser.conditioners(sigma)
         output = denoiser.model_output(noisy, c, past, actions)
         error = (output - (target - per_image(c.c_skip) * noisy) / per_image(c.c_out)) ** 2
@@ -147,6 +151,14 @@ def denoising_loss(denoiser: Denoiser, batch: Batch, config: DenoisingConfig,
         frames = torch.cat([frames[:, :k + i], own[:, None], frames[:, k + i + 1:]], dim=1)
     loss = torch.stack(losses).mean()
     return loss, {"loss": loss.detach()}
+
+
+@torch.no_grad()
+def faded(denoiser: Denoiser, target: Tensor, past: Tensor, actions: Tensor, level: float) -> Tensor:
+    """target (b, c, h, w) on its way to what the model guesses from noise, by 0 to `level`, one share a sample."""
+    sigma = target.new_full((len(target),), GUESSED_AT)
+    guess = denoiser(GUESSED_AT * torch.randn_like(target), sigma, past, actions)
+    return target.lerp(guess, level * torch.rand(len(target), 1, 1, 1, device=target.device))
 
 
 def blotched(frames: Tensor, level: float) -> Tensor:

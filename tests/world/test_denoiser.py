@@ -10,7 +10,15 @@ import torch
 from diamond_core.config import DenoisingConfig
 from diamond_core.diffusion.precondition import per_image
 from diamond_core.types import Batch
-from diamond_core.world.denoiser import Denoiser, DenoisingNoise, blotched, denoising_loss, pixel_weights
+from diamond_core.world.denoiser import (
+    GUESSED_AT,
+    Denoiser,
+    DenoisingNoise,
+    blotched,
+    denoising_loss,
+    faded,
+    pixel_weights,
+)
 from tests.conftest import SMALL
 
 
@@ -22,7 +30,7 @@ def test_noise_on_the_past_has_one_strength_a_sample():
     assert 0.1 < strengths.max() < 0.15 and strengths.min() < 0.01 and abs(strengths.mean() - 0.06) < 0.01
 
 
-def test_the_loss_sees_the_noise_on_the_past_only_when_asked(small_agent):
+def test_the_loss_sees_noise_on_the_past_and_the_guess_only_when_asked(small_agent):
     torch.manual_seed(0)
     b, k = 2, small_agent.denoiser.config.num_conditioning_frames
     frames = torch.randint(0, 256, (b, k + 2, 3, 16, 16), dtype=torch.uint8)
@@ -30,13 +38,31 @@ def test_the_loss_sees_the_noise_on_the_past_only_when_asked(small_agent):
     batch = Batch(frames, torch.zeros(b, k + 2, dtype=torch.int64), no.float(), no, no, ~no)
     noise = [DenoisingNoise(torch.randn(b), torch.randn(b, 3, 1, 1), torch.randn(b, 3, 16, 16)) for _ in range(2)]
 
-    def loss(level: float, seed: int) -> float:
+    def loss(seed: int, **levels: float) -> float:
         torch.manual_seed(seed)
-        config = replace(DenoisingConfig(), context_noise=level)
+        config = replace(DenoisingConfig(), **levels)
         return denoising_loss(small_agent.denoiser, batch, config, noise)[0].item()
 
-    assert loss(0.0, 1) == loss(0.0, 2)
-    assert loss(0.1, 1) != loss(0.1, 2) and loss(0.1, 1) == loss(0.1, 1)
+    assert loss(1) == loss(2)
+    for level in ({"context_noise": 0.1}, {"guess_share": 0.8}):
+        assert loss(1, **level) != loss(2, **level) and loss(1, **level) == loss(1, **level)
+
+
+def test_a_noisy_image_is_on_its_way_to_the_guess(small_agent):
+    torch.manual_seed(0)
+    denoiser, b = small_agent.denoiser, 64
+    k = denoiser.config.num_conditioning_frames
+    past, target = torch.rand(b, k, 3, 16, 16) - 0.5, torch.rand(b, 3, 16, 16) - 0.5
+    actions = torch.zeros(b, k, dtype=torch.int64)
+    torch.manual_seed(1)
+    clean = faded(denoiser, target, past, actions, 0.8)
+    torch.manual_seed(1)
+    guess = denoiser(GUESSED_AT * torch.randn_like(target), torch.full((b,), GUESSED_AT), past, actions)
+    far = (guess - target).abs() > 0.1
+    shares = ((clean - target) / (guess - target)).masked_fill(~far, torch.nan).flatten(1)
+    each = shares.nanmean(1)
+    torch.testing.assert_close(shares.nan_to_num(), each[:, None].where(far.flatten(1), 0.0), atol=1e-4, rtol=1e-3)
+    assert 0 <= each.min() < 0.1 and 0.7 < each.max() <= 0.8 and not clean.requires_grad
 
 
 def test_what_moves_and_what_stands_out_count_more():
