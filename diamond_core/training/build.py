@@ -80,6 +80,9 @@ def check(config: TrainConfig, names: Sequence[str], world_size: int) -> None:
         if (value := attrgetter(option)(config)) < least:
             with asked_by(option):
                 raise ValueError(f"expected {least} or more, got {value}")
+    with asked_by("denoising.guess_share"):
+        if not 0 <= config.denoising.guess_share <= 1:
+            raise ValueError(f"expected a share from 0 to 1, got {config.denoising.guess_share}")
     for option in ("agent.sampler.num_steps", "imagination.denoising_steps"):
         with asked_by(option):
             check_num_steps(attrgetter(option)(config) or 1)  # none, or 0, is as many as the world is played with

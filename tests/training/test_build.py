@@ -28,6 +28,7 @@ def changed(config: TrainConfig, option: str, value: object) -> TrainConfig:
     ("actor_critic.moments", ("near",), r"seen in toy \(none\), got near"),
     ("denoiser.moments", ("hit",), r"seen in toy \(none\), got hit"),
     ("imagination.denoising_steps", 60, "1 to 50, got 60"),
+    ("denoising.guess_share", 1.5, "from 0 to 1, got 1.5"),
     ("imagination.horizon", 0, "1 or more, got 0"),
     ("evaluation.num_envs", 0, "1 or more, got 0"),
     ("evaluation.max_steps", 0, "1 or more, got 0"),
