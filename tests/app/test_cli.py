@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import signal
 from dataclasses import replace
@@ -60,7 +59,8 @@ def test_a_collection_that_is_stopped_keeps_what_was_played(tmp_path, capsys, mo
     def stopping(self: RandomPolicy, frames: torch.Tensor) -> torch.Tensor:
         calls.append(1)
         if len(calls) == 10:
-            os.kill(os.getpid(), signal.SIGINT)
+            # what Ctrl-C would call; a signal of its own ends a worker of pytest-xdist
+            signal.getsignal(signal.SIGINT)(signal.SIGINT, None)
         return act(self, frames)
 
     monkeypatch.setattr(RandomPolicy, "act", stopping)
