@@ -132,8 +132,9 @@ def parse(target: Callable[..., Any], name: str, args: list[str], default: Any =
 
 def one_line(message: str) -> str:
     """A parser's boxed message as one line."""
-    text = re.sub("\x1b\\[[0-9;]*m|[\u2500-\u257f]", " ", message)
+    text = re.sub("\x1b\\[[0-9;]*m|[\u2500-\u257f]|-{5,}", " ", message)
     text = re.sub(r"For full helptext.*", "", " ".join(text.split()))
+    text = re.sub(r"^([A-Z][a-z ]+) (?=\1)", "", text)  # the box's title, said again inside
     return text.replace("Parsing error ", "", 1).strip() or "the options could not be read: see --help"
 
 

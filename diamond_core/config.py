@@ -104,6 +104,10 @@ class AgentConfig:
     sampler: SamplerConfig = field(default_factory=SamplerConfig)
     reward_end: RewardEndConfig = field(default_factory=RewardEndConfig)
     actor_critic: ActorCriticConfig = field(default_factory=ActorCriticConfig)
+    noop_max: int = 30
+    """A real game begins with 0 to noop_max - 1 emulator frames of waiting. Where a game decides by its frame count
+    what comes, as Breakout does where it serves, 1 has all decide alike: those that are learned from, and those beside
+    the dream. An agent's score is always that of games with 30."""
 
     @property
     def frame_shape(self) -> tuple[int, int, int]:

@@ -45,6 +45,9 @@ class Collect:
     append: bool = False
     life_loss_ends: bool = True
     """A lost life ends an episode."""
+    noop_max: int = 30
+    """A game begins with 0 to noop-max - 1 emulator frames of waiting. Where a game decides by its frame count what
+    comes, as Breakout does where it serves, 1 has all games decide alike (and --agent.noop-max 1 those of training)."""
 
 
 def collect(args: list[str]) -> None:
@@ -57,13 +60,13 @@ def collect(args: list[str]) -> None:
     from diamond_core.training.collect import Collector
 
     game = canonical(c.game)
-    at_least(1, steps=c.steps, num_envs=c.num_envs, image_size=c.image_size)
+    at_least(1, steps=c.steps, num_envs=c.num_envs, image_size=c.image_size, noop_max=c.noop_max)
     at_least(0, seed=c.seed)
     if not c.append and c.out.exists() and (not c.out.is_dir() or any(c.out.iterdir())):
         raise ValueError(f"{c.out} is not empty: choose another folder, or --append to add to a dataset")
     size = (c.image_size, c.image_size)
     policy = players(c.policy, game, len(action_names(game)), c.num_envs, c.seed)
-    env = make_env(game, c.num_envs, life_loss_ends=c.life_loss_ends, image_size=size)
+    env = make_env(game, c.num_envs, life_loss_ends=c.life_loss_ends, image_size=size, noop_max=c.noop_max)
     info = DatasetInfo(game, tuple(action_names(game)), env.frame_shape, c.policy)
     dataset = Dataset(c.out, info)
     its: dict[str, str | int | float] = {"game": game, "policy": c.policy, "seed": c.seed}

@@ -180,7 +180,7 @@ def twins(agent: Agent, world: World, policy: Policy, c: Record) -> Iterator[np.
     from diamond_core.envs import make_env
 
     assert agent.card is not None
-    env = make_env(agent.card.game, 1, image_size=agent.config.image_size)
+    env = make_env(agent.card.game, 1, image_size=agent.config.image_size, noop_max=agent.config.noop_max)
     return twin_frames(world, env, policy, c.frames, c.seed, scale=c.scale)
 
 

@@ -167,7 +167,8 @@ class Stage:
         c, *size = self.agent.config.frame_shape
         if self._has_reality:
             if self.real is None:
-                self.real = Reality(self.game, self.world.num_conditioning_frames, (size[0], size[1]), c == 1)
+                self.real = Reality(self.game, self.world.num_conditioning_frames, (size[0], size[1]), c == 1,
+                                    self.agent.config.noop_max)
             self.real.renew(number, self.mind.fresh(number))
             self.dream = self._dream_of_reality()
         else:

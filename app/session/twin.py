@@ -57,10 +57,11 @@ class Mark:
 class Reality:
     """One real game that can be gone back in."""
 
-    def __init__(self, game: str, k: int, image_size: tuple[int, int] = (64, 64), grayscale: bool = False) -> None:
+    def __init__(self, game: str, k: int, image_size: tuple[int, int] = (64, 64), grayscale: bool = False,
+                 noop_max: int = 30) -> None:
         self.game = game
         self._k = k
-        self._emulator = Emulator(game, image_size=image_size, grayscale=grayscale)
+        self._emulator = Emulator(game, image_size=image_size, grayscale=grayscale, noop_max=noop_max)
         self._noops, self._actions = -1, list[int]()
         self._behind: deque[int] = deque()
         self._restart: int | None = None

@@ -235,7 +235,8 @@ def practice_env(config: TrainConfig, n: int, shown: Agent, starts: Starts, runt
     Tells why a fast engine is not used."""
     c = config
     if c.model_free:
-        return make_env(c.game, n, life_loss_ends=c.life_loss_ends, image_size=c.agent.image_size)
+        return make_env(c.game, n, life_loss_ends=c.life_loss_ends, image_size=c.agent.image_size,
+                        noop_max=c.agent.noop_max)
     sampling = replace(c.agent.sampler, num_steps=c.imagination.denoising_steps or c.agent.sampler.num_steps)
     world = World(shown.denoiser, shown.reward_end, sampling, runtime)
     if c.imagination.engine == "fast":

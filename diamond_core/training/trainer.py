@@ -266,7 +266,7 @@ class Trainer:
     def _make_collector(self, policy: str) -> Collector:
         c = self.config.collection
         env = make_env(self.config.game, c.num_envs, life_loss_ends=self.config.life_loss_ends,
-                       image_size=self.config.agent.image_size)
+                       image_size=self.config.agent.image_size, noop_max=self.config.agent.noop_max)
         info: dict[str, str | int | float] = {"game": self.config.game, "policy": policy}
         self._player = policy
         player = player_of(policy, self.config.game, c, self.shown.actor_critic, self.runtime, self.action_names,

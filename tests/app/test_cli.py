@@ -14,6 +14,7 @@ from app.cli import main
 from app.commands.evaluate import shown
 from app.commands.train import seconds
 from diamond_core.agent.policies import RandomPolicy
+from diamond_core.agent.scripted import RULES
 from diamond_core.config import LearnerConfig, SamplerConfig
 from diamond_core.replay import Dataset
 from diamond_core.training.agent import Agent
@@ -71,6 +72,18 @@ def test_a_collection_that_is_stopped_keeps_what_was_played(tmp_path, capsys, mo
     assert Dataset.open(tmp_path / "data").num_steps == 40
 
 
+def test_games_that_wait_alike_serve_alike(tmp_path):
+    """Breakout serves where its frame count says."""
+    places = {}
+    for noop_max in ("1", "30"):
+        main(["collect", "--game", "Breakout", "--steps", "400", "--num-envs", "16", "--policy", "random", "--seed", "3",
+              "--out", str(tmp_path / noop_max), "--noop-max", noop_max])
+        dataset = Dataset.open(tmp_path / noop_max)
+        balls = [RULES["Breakout"].ball.find(dataset[i].frames)[:, 1] for i in range(dataset.num_episodes)]
+        places[noop_max] = {round(x[~x.isnan()][0].item()) for x in balls if not x.isnan().all()}
+    assert len(places["1"]) == 1 < len(places["30"])
+
+
 def test_help_needs_no_command(capsys):
     main([])
     assert "diamond train" in capsys.readouterr().out
@@ -78,6 +91,7 @@ def test_help_needs_no_command(capsys):
 
 @pytest.mark.parametrize("args, words", [
     (["dance"], "unknown command 'dance'"),
+    (["play", "--fram", "3"], "diamond: Unrecognized options: --fram, 3"),
     (["evaluate", "beauty"], "evaluate returns"),
     (["train", "--game", "Pongg", "--preset", "tiny", "--run", "x"], "Pong"),
     (["train", "--game", "toy", "--preset", "huge", "--run", "x"], "paper, playground, tiny"),
