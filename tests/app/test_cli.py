@@ -76,8 +76,8 @@ def test_games_that_wait_alike_serve_alike(tmp_path):
     """Breakout serves where its frame count says."""
     places = {}
     for noop_max in ("1", "30"):
-        main(["collect", "--game", "Breakout", "--steps", "400", "--num-envs", "16", "--policy", "random", "--seed", "3",
-              "--out", str(tmp_path / noop_max), "--noop-max", noop_max])
+        main(["collect", "--game", "Breakout", "--steps", "400", "--num-envs", "16", "--policy", "random",
+              "--seed", "3", "--out", str(tmp_path / noop_max), "--noop-max", noop_max])
         dataset = Dataset.open(tmp_path / noop_max)
         balls = [RULES["Breakout"].ball.find(dataset[i].frames)[:, 1] for i in range(dataset.num_episodes)]
         places[noop_max] = {round(x[~x.isnan()][0].item()) for x in balls if not x.isnan().all()}

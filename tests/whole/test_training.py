@@ -229,6 +229,22 @@ def test_the_agent_may_practise_with_fewer_denoising_steps(unstopped, tmp_path):
     assert steps == [1, SMALL.sampler.num_steps] and SMALL.sampler.num_steps > 1
 
 
+def test_games_wait_as_long_as_the_config_says(tmp_path):
+    """Games of equal seeds that press FIRE at once: Breakout serves where the frame count says."""
+    served = {}
+    for noop_max in (1, 30):
+        config = replace(CONFIG, game="Breakout", agent=replace(SMALL, noop_max=noop_max), model_free=True)
+        run = Run(tmp_path / str(noop_max))
+        run.begin(config)
+        trainer = Trainer(config, run)
+        for env in (trainer._practice_env(), trainer._make_collector("random").env):
+            env.reset(3)
+            for _ in range(4):
+                frames = env.step(torch.ones(env.num_envs, dtype=torch.int64)).frames
+            served.setdefault(noop_max, []).append(len(frames.unique(dim=0)))
+    assert served[1] == [1, 1] and min(served[30]) > 1
+
+
 def test_model_free(tmp_path):
     config = replace(CONFIG, model_free=True, final_epochs=2)
     train(tmp_path / "stopped", config, stop_after=7)

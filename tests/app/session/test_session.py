@@ -14,7 +14,9 @@ from app.session.twin import Likeness
 from app.session.view import View
 from diamond_core.envs import Emulator, Tick
 from diamond_core.pixels import to_hwc
-from tests.app.session.conftest import Build, ToldWorld, play
+from diamond_core.training.agent import Agent
+from tests.app.session.conftest import Build, ToldWorld, play, with_random_weights
+from tests.conftest import SMALL
 
 
 def same(a: list[View], b: list[View]) -> bool:
@@ -31,6 +33,13 @@ def test_play_is_the_pure_function_of_start_and_actions(session: Session, pong_w
         np.testing.assert_array_equal(view.frame, to_hwc(step.frames[0]))
         assert view.reward == float(step.rewards)
     assert session.view.age == session.view.played == 5
+
+
+def test_real_games_wait_as_the_worlds_did(build: Build, pong_agent: Agent, pong_world, clock):
+    alike = with_random_weights(replace(SMALL, noop_max=1))
+    waits = [session.real.trail().noops for seed in range(5)
+             for session in (build(seed=seed), Session(alike, pong_world, game="Pong", clock=clock, seed=seed))]
+    assert waits[1::2] == [0] * 5 and max(waits[::2]) > 4
 
 
 def test_reality_takes_the_same_actions(session: Session):
