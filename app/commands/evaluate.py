@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -190,8 +190,9 @@ def summary(report: dict[str, Any]) -> list[str]:
 class Free:
     """Leaves dreams alone under a policy, and counts what becomes of them.
 
-    A dream that ends begins anew, so all its steps count; reality ends with its episode. Where fewer steps of reality
-    are seen, its shares of dreams (doubled, lost) are smaller for that alone.
+    Beside it the same policy plays as many real games, and the held-out play is counted, whoever played it. What ends
+    begins anew, so all steps count; the held-out play ends with its episode. Where fewer of its steps are seen, its
+    shares of dreams (doubled, lost) are smaller for that alone.
     """
 
     checkpoint: Positional[str]
@@ -217,6 +218,7 @@ def free(args: list[str]) -> None:
     out = c.out and new_file(c.out)
     from diamond_core.agent.policies import MIXED, RandomPolicy
     from diamond_core.agent.scripted import ScriptedPolicy
+    from diamond_core.envs import make_env
     from diamond_core.evaluation import evaluate_free
     from diamond_core.types import Policy
 
@@ -226,8 +228,10 @@ def free(args: list[str]) -> None:
         "random": lambda n: RandomPolicy(len(names), n, c.seed, MIXED),
         "scripted": lambda n: ScriptedPolicy(game, names, n, c.seed),
         "agent": lambda n: agent.policy(n, c.seed, world.runtime)}
+    emulator = make_env(game, c.dreams, image_size=agent.config.image_size, noop_max=agent.config.noop_max)
     with shown(" steps") as watch:
-        report = evaluate_free(world, policies[c.policy], dataset, c.steps, c.dreams, c.seed, c.policy, watch)
+        report = evaluate_free(world, policies[c.policy], dataset, c.steps, c.dreams, c.seed, c.policy, watch, emulator)
+    emulator.close()
     for line in told(report):
         print(line)
     keep(report, out)
@@ -235,15 +239,21 @@ def free(args: list[str]) -> None:
 
 def told(report: FreeReport) -> list[str]:
     """The numbers, a line each."""
-    lines = [f"{report.game}: {report.dreams} free dreams of {report.steps} steps, {report.policy} play; dream / real",
-             f"  steps seen: {report.dream.steps_seen:.1f} / {report.reality.steps_seen:.1f}",
-             f"  points in 100 steps: {report.dream.points:.2f} / {report.reality.points:.2f}"]
-    for name, dream in report.dream.things.items():
-        real = report.reality.things[name]
+    sides = [side for side in (report.dream, report.emulator, report.reality) if side is not None]
+    who = "dream / the same in real games / held-out play" if report.emulator else "dream / held-out play"
+
+    def beside(form: str, numbers: Iterable[float]) -> str:
+        return " / ".join(format(x, form) for x in numbers)
+
+    lines = [f"{report.game}: {report.dreams} free dreams of {report.steps} steps, {report.policy} play; {who}",
+             f"  steps seen: {beside('.1f', (s.steps_seen for s in sides))}",
+             f"  points in 100 steps: {beside('.2f', (s.points for s in sides))}"]
+    for name in report.dream.things:
+        counts = [s.things[name] for s in sides]
         lines.append(
-            f"  {name}: in no place {dream.none:.3f} / {real.none:.3f} of the frames, in several {dream.several:.3f} / "
-            f"{real.several:.3f}; doubled in {dream.doubled:.2f} / {real.doubled:.2f} of the dreams, lost for a second "
-            f"in {dream.lost:.2f} / {real.lost:.2f}")
+            f"  {name}: in no place {beside('.3f', (x.none for x in counts))} of the frames, in several "
+            f"{beside('.3f', (x.several for x in counts))}; doubled in {beside('.2f', (x.doubled for x in counts))} of "
+            f"the dreams, lost for a second in {beside('.2f', (x.lost for x in counts))}")
     return [*lines, f"  nearest real frame in the end: {report.nearest_psnr:.1f} dB, worst dream "
                     f"{report.nearest_psnr_worst:.1f} dB"]
 

@@ -21,7 +21,7 @@ from diamond_core.evaluation.metrics import PSNR_CAP
 from diamond_core.evaluation.open_loop import Watch, draw_windows
 from diamond_core.evaluation.sprites import things_of
 from diamond_core.replay import Dataset
-from diamond_core.types import Policy
+from diamond_core.types import Policy, VectorEnv
 from diamond_core.world.dream import World
 from diamond_core.world.imagination import ImaginedEnv
 
@@ -30,6 +30,8 @@ DOUBLED, LOST = 3, 15
 """Frames with more than one of a thing, and frames on end without it, from which on a rollout counts."""
 REFERENCES = 2000
 """Real frames among which the nearest to a dreamt one is looked for."""
+WARMUP = 100
+"""Steps of a real game before it is counted: dreams begin in the midst of play."""
 EVERY = 10
 """Steps between two dreamt frames that are compared with them."""
 
@@ -71,10 +73,13 @@ class FreeReport:
     steps: int
     dream: Side
     reality: Side
+    """Of the held-out play, whoever played it."""
     nearest_psnr: float
     """dB to the nearest of many real frames, mean over the dreams' last tenth."""
     nearest_psnr_worst: float
     """The lowest mean of a single dream there."""
+    emulator: Side | None = None
+    """Of the same policy in real games."""
 
     def to_json(self) -> dict[str, Any]:
         """All numbers, fit for JSON."""
@@ -82,35 +87,46 @@ class FreeReport:
 
 
 def evaluate_free(world: World, policy_for: Callable[[int], Policy], dataset: Dataset, steps: int = 100,
-                  num_dreams: int = 32, seed: int = 0, policy_name: str = "random", watch: Watch = lambda *_: None
-                  ) -> FreeReport:
-    """Plays in dreams that begin from held-out play, as `policy_for(their number)`. Raises ValueError where there is
-    none."""
+                  num_dreams: int = 32, seed: int = 0, policy_name: str = "random", watch: Watch = lambda *_: None,
+                  emulator: VectorEnv | None = None) -> FreeReport:
+    """Plays in dreams that begin from held-out play, as `policy_for(their number)`, and in the emulator's games, if
+    there is one, some steps from their beginning. Raises ValueError where there is no such play."""
     k = world.num_conditioning_frames
     windows = draw_windows(dataset, k, steps, num_dreams, seed)
     env = ImaginedEnv(world, lambda _: (windows.frames[:, :k], windows.actions[:, :k]), len(windows), None)
-    start, policy = env.reset(seed), policy_for(len(windows))
-    policy.reset(start)
-    frames, dreamt, rewards, dones = start.frames, [], [], []
-    for done in range(steps):
-        step = env.step(policy.act(frames))
-        policy.observe(step)
-        frames = step.frames
-        dreamt.append(step.final_frames.cpu())
-        rewards.append(step.rewards.cpu())
-        dones.append(step.dones.cpu())
-        watch("dreaming", done + 1, steps)
-    dream = torch.stack(dreamt, dim=1)
+    dream, dreamt_rewards, dones = played(env, policy_for(len(windows)), steps, seed, watch)
     taken = slice(k - 1, k - 1 + steps)
     real, mask = windows.frames[:, k:], windows.mask[:, taken]
     known, always = references(dataset, seed), torch.ones_like(mask)
     nearest = nearest_psnr(dream[:, -max(1, steps // 10)::EVERY], known)
-    game = dataset.info.game
+    game, lived = dataset.info.game, None
+    if emulator is not None:
+        frames, rewards, overs = (x[:, WARMUP:] for x in played(emulator, policy_for(emulator.num_envs), WARMUP + steps,
+                                                               seed))
+        everywhere = torch.ones_like(overs)
+        lived = _side(rewards, everywhere, things(game, frames, everywhere, known, overs))
     return FreeReport(
         game, policy_name, seed, len(dream), steps,
-        _side(torch.stack(rewards, dim=1), always, things(game, dream, always, known, torch.stack(dones, dim=1))),
+        _side(dreamt_rewards, always, things(game, dream, always, known, dones)),
         _side(windows.rewards[:, taken], mask, things(game, real, mask, known)),
-        nearest.mean().item(), nearest.mean(1).min().item())
+        nearest.mean().item(), nearest.mean(1).min().item(), lived)
+
+
+def played(env: VectorEnv, policy: Policy, steps: int, seed: int, watch: Watch = lambda *_: None
+           ) -> tuple[Tensor, Tensor, Tensor]:
+    """What n worlds show a policy: frames (n, steps, c, h, w), rewards (n, steps), and where they were over."""
+    start = env.reset(seed)
+    policy.reset(start)
+    frames, shown, rewards, dones = start.frames, [], [], []
+    for done in range(steps):
+        step = env.step(policy.act(frames))
+        policy.observe(step)
+        frames = step.frames
+        shown.append(step.final_frames.cpu())
+        rewards.append(step.rewards.cpu())
+        dones.append(step.dones.cpu())
+        watch("dreaming", done + 1, steps)
+    return torch.stack(shown, dim=1), torch.stack(rewards, dim=1), torch.stack(dones, dim=1)
 
 
 def _side(rewards: Tensor, mask: Tensor, found: Mapping[str, Counts]) -> Side:

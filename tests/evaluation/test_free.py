@@ -8,8 +8,9 @@ import torch
 from app.commands.evaluate import told
 from diamond_core.agent.policies import RandomPolicy
 from diamond_core.agent.scripted import RULES, Rules, Thing
+from diamond_core.envs import make_env
 from diamond_core.evaluation import evaluate_fidelity, evaluate_free
-from diamond_core.evaluation.free import count, longest, nearest_psnr, things
+from diamond_core.evaluation.free import WARMUP, count, longest, nearest_psnr, played, things
 from diamond_core.evaluation.metrics import PSNR_CAP, psnr
 from diamond_core.evaluation.sprites import player_of
 from tests.conftest import EXACT
@@ -101,7 +102,21 @@ def test_a_report_says_how_much_was_seen_and_dreams_that_end_are_apart(small_age
     assert report.dream.steps_seen == 30 and report.reality.steps_seen == 20 - 3
     assert report.dream.things["ball"].none == report.reality.things["ball"].none == 1
     assert report.dream.things["ball"].lost == 0 and report.reality.things["ball"].lost == 1
-    assert "  steps seen: 30.0 / 17.0" in told(report)
+    assert "  steps seen: 30.0 / 17.0" in told(report) and told(report)[0].endswith("; dream / held-out play")
+
+
+def test_the_same_policy_plays_real_games_too(small_agent, drifting):
+    """Held-out play may be another one's, who waits for other things."""
+    env = make_env("toy", 5, image_size=(16, 16))
+    asked = []
+    def policy(n):
+        asked.append(n)
+        return RandomPolicy(3, n, 0)
+    report = evaluate_free(small_agent.world(runtime=EXACT), policy, dataset(20), 6, 3, emulator=env)
+    frames, rewards, dones = played(make_env("toy", 5, image_size=(16, 16)), RandomPolicy(3, 5, 0), WARMUP + 6, 0)
+    assert asked == [3, 5] and frames.shape == (5, WARMUP + 6, 3, 16, 16) and dones.any()
+    assert report.emulator.points == pytest.approx(100 * (rewards[:, WARMUP:] != 0).float().mean().item())
+    assert report.emulator.steps_seen == 6 and "  steps seen: 6.0 / 6.0 / 6.0" in told(report)
 
 
 def test_the_player_is_tracked(drifting, small_agent):
