@@ -228,12 +228,11 @@ def free(args: list[str]) -> None:
         "random": lambda n: RandomPolicy(len(names), n, c.seed, MIXED),
         "scripted": lambda n: ScriptedPolicy(game, names, n, c.seed),
         "agent": lambda n: agent.policy(n, c.seed, world.runtime)}
-    colour = agent.config.image_channels == 3  # as the emulator's games are
-    emulator = make_env(game, c.dreams, image_size=agent.config.image_size, noop_max=agent.config.noop_max)
+    emulator = None
+    if agent.config.image_channels == 3:  # as the emulator's games have
+        emulator = make_env(game, c.dreams, image_size=agent.config.image_size, noop_max=agent.config.noop_max)
     with shown(" steps") as watch:
-        report = evaluate_free(world, policies[c.policy], dataset, c.steps, c.dreams, c.seed, c.policy, watch,
-                               emulator if colour else None)
-    emulator.close()
+        report = evaluate_free(world, policies[c.policy], dataset, c.steps, c.dreams, c.seed, c.policy, watch, emulator)
     for line in told(report):
         print(line)
     keep(report, out)

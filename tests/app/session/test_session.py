@@ -14,7 +14,6 @@ from app.session.twin import Likeness
 from app.session.view import View
 from diamond_core.envs import Emulator, Tick
 from diamond_core.pixels import to_hwc
-from diamond_core.training.agent import Agent
 from tests.app.session.conftest import Build, ToldWorld, play, with_random_weights
 from tests.conftest import SMALL
 
@@ -35,7 +34,7 @@ def test_play_is_the_pure_function_of_start_and_actions(session: Session, pong_w
     assert session.view.age == session.view.played == 5
 
 
-def test_real_games_wait_as_the_worlds_did(build: Build, pong_agent: Agent, pong_world, clock):
+def test_real_games_wait_as_the_worlds_did(build: Build, pong_world: ToldWorld, clock):
     alike = with_random_weights(replace(SMALL, noop_max=1))
     waits = [session.real.trail().noops for seed in range(5)
              for session in (build(seed=seed), Session(alike, pong_world, game="Pong", clock=clock, seed=seed))]

@@ -102,16 +102,6 @@ def test_a_lost_life_and_the_end():
     np.testing.assert_array_equal(reality.frame, frame)
 
 
-def test_real_games_wait_as_the_worlds_did():
-    waits = []
-    for noop_max in (1, 30):
-        reality = Reality("Breakout", 1, (16, 16), noop_max=noop_max)
-        for seed in range(6):
-            reality.renew(seed, RandomPolicy(4, 1, seed))
-            waits.append(reality.trail().noops)
-    assert waits[:6] == [0] * 6 and max(waits) > 4
-
-
 def test_another_games_moment_is_refused(reality: Reality):
     other = Reality.begin("Breakout", 0, RandomPolicy(4, 1, 0), image_size=(16, 16))
     with pytest.raises(ValueError, match="a moment of pong, got one of breakout"):
