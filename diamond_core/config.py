@@ -197,8 +197,9 @@ class LearnerConfig:
     """Share of the segments that are drawn around a rare reward or an episode's end, each kind by the square root of
     its number; of the actor-critic's dreams, the share that begins shortly before one. 0 is the paper's."""
     moments: tuple[str, ...] = ()
-    """With an event share, kinds of moments that are events too: near = the ball near the player's paddle and serve = a
-    ball that comes, in Pong and Breakout; hit = a car hits Freeway's chicken."""
+    """With an event share, kinds of moments that are events too: near = the ball near the player's paddle, serve = a
+    ball that comes and lost = one that gets past the paddle, in Pong and Breakout; life = another number of lives, in
+    Breakout; hit = a car hits Freeway's chicken."""
     learning_rate: float = 1e-4
     warmup: int = 100
     """Updates over which the learning rate rises from 0; constant afterwards."""

@@ -69,8 +69,10 @@ def collect(args: list[str]) -> None:
     env = make_env(game, c.num_envs, life_loss_ends=c.life_loss_ends, image_size=size, noop_max=c.noop_max)
     info = DatasetInfo(game, tuple(action_names(game)), env.frame_shape, c.policy)
     dataset = Dataset(c.out, info)
-    its: dict[str, str | int | float] = {"game": game, "policy": c.policy, "seed": c.seed}
-    if any(its.items() <= dict(dataset[i].info).items() for i in range(dataset.num_episodes)):
+    its: dict[str, str | int | float] = {"game": game, "policy": c.policy, "seed": c.seed, "noop_max": c.noop_max,
+                                         "life_loss_ends": c.life_loss_ends}
+    unsaid = {"noop_max": Collect.noop_max, "life_loss_ends": Collect.life_loss_ends}  # in older play
+    if any(its.items() <= {**unsaid, **dataset[i].info}.items() for i in range(dataset.num_episodes)):
         raise ValueError(f"{c.out} holds play of {c.policy} with seed {c.seed} already: add some with another --seed")
     collector = Collector(env, policy, dataset, c.seed, its)
     started = time.perf_counter()

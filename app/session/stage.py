@@ -96,7 +96,7 @@ class Stage:
         lose, draw, win = step.reward_probabilities[0].tolist()
         facts = replace(before, reward=float(step.rewards), end=bool(step.ends), reward_probabilities=(lose, draw, win),
                         end_probability=float(step.end_probabilities), total=before.total + float(step.rewards),
-                        age=age, action=action, lived=False, played=before.played + 1)
+                        age=age, action=action, sampler=made.sampler, lived=False, played=before.played + 1)
         self._facts = self._compared(self._moved(facts, action))
         self._instant += 1
         self._undo.clear()
@@ -136,8 +136,8 @@ class Stage:
         """Reality alone one step on."""
         assert self.real is not None
         mark = self.real.mark()
-        facts = replace(self._facts, action=action, lived=True, psnr=None, ssim=None, divergence=None, reward=0.0,
-                        end=False, played=self._facts.played + 1)
+        facts = replace(self._facts, action=action, sampler=None, lived=True, psnr=None, ssim=None, divergence=None,
+                        reward=0.0, end=False, played=self._facts.played + 1)
         self._facts = self._moved(facts, action)
         self._instant += 1
         self._think_if_wanted()

@@ -44,6 +44,8 @@ class Facts:
     """Steps until picture, rewards or ends first differed; grows while they agree."""
     action: int | None = None
     """That led here; none at a beginning."""
+    sampler: SamplerConfig | None = None
+    """How the frame that came of it was drawn; none where none was dreamt."""
     lived: bool = False
     """Whether only reality took this step."""
     game_number: int = 0

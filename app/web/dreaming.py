@@ -19,14 +19,13 @@ from app.session.timeline import Packed
 from app.session.view import NumSteps, View
 from app.web import protocol as say
 from app.web.again import on
+from app.web.retold import Retold, query_of
 from app.web.shelf import Loaded
 from app.web.shot import Mark, Shot, mark_of
 from app.web.tapes import MOST_STEPS, Seen, new_name
 from diamond_core.diffusion.noise import schedule
 
 LOG = logging.getLogger(__name__)
-DIGITS = "0123456789abcdefghijklmnopqrstuvwxyz"
-"""An action of a link is one of these; no game has more actions."""
 MOST_WAITING = 64
 """Wishes of one player that may wait for the thread."""
 OF_REALITY = ("wake", "sleep", "resync")
@@ -52,26 +51,6 @@ class Audience(Protocol):
 
     def failed(self, error: Exception) -> None:
         """The dream cannot go on."""
-
-
-class Retold(Controls):
-    """Actions that somebody else took are taken again; the first key of the person ends that."""
-
-    def __init__(self, action_names: list[str], actions: list[int], clock: Any = None) -> None:
-        """Raises ValueError for an action that the game does not have."""
-        super().__init__(action_names, clock=clock)
-        if any(action >= len(action_names) for action in actions):
-            raise ValueError("this link's actions are not this game's: it was cut or changed")
-        self.told = actions[::-1]
-
-    def take(self) -> tuple[int | None, float | None]:
-        """The next action of the story, or the person's."""
-        action, pressed = super().take()
-        if action is not None:
-            self.told.clear()
-        elif self.told:
-            return self.told.pop(), None
-        return action, pressed
 
 
 class Dreaming:
@@ -103,8 +82,7 @@ class Dreaming:
             if session.real is not None and trail is not None:
                 session.real.restore(trail)
             elif opening.actions:
-                told = [DIGITS.index(digit) for digit in opening.actions]
-                session.controls = Retold(session.action_names, told)
+                session.controls = Retold(session, opening.actions, opening.drawn)
             return session
 
         session = await asyncio.wrap_future(host.call(make))
@@ -357,19 +335,7 @@ class Dreaming:
         self._loop.call_soon_threadsafe(self.audience.sheet, fields, np.concatenate(frames, axis=1))
 
     def _link(self) -> None:
-        """The start and the actions of this dream, where they are all that made it."""
-        t = self.session.timeline
-        begun = max(cut for cut in t.cuts if cut <= t.cursor)
-        first, *facts = t.facts()[begun - t.first:t.cursor - t.first + 1]
-        if first.seed is None or first.played or any(f.lived for f in (first, *facts)):
-            raise ValueError("a link holds a dream that was only played: begin anew (Backspace), play, then share; or "
-                             "record a tape")
-        actions = [f.action for f in facts]
-        if len(actions) > say.MAX_ACTIONS:
-            raise ValueError("this dream is too long for a link: record a tape")
-        query = {"game": self.loaded.name, "seed": str(first.seed), "nth": str(first.game_number),
-                 "actions": "".join(DIGITS[a or 0] for a in actions)}
-        self._tell("link", query=query)
+        self._tell("link", query=query_of(self.loaded.name, self.session.timeline))
 
 
 def is_same(one: View, other: View) -> bool:

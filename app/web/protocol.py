@@ -25,6 +25,9 @@ MAX_MESSAGE = 16 * 1024
 """Bytes of one message from a page; the longest honest one is a link's actions."""
 MAX_ACTIONS = 8192
 """Actions that a link may carry: nine minutes of play."""
+MAX_DRAWN = 4096
+"""Characters in which it tells how they were drawn."""
+TURN = r"\d{1,4}-\d{1,2}-[12]-\d{1,3}(\.\d{1,6})?-\d{1,2}(\.\d{1,6})?"
 HEADER = struct.Struct("<cBBI")
 LENGTH = struct.Struct("<I")
 VIEW, SHEET = 0, 1
@@ -57,14 +60,15 @@ class Join(Message):
 
 
 class Open(Message):
-    """Step into a dream, the nth game of a seed. Actions (base 36 digits) are played first; with a tape it goes on at
-    one of its steps."""
+    """Step into a dream, the nth game of a seed. Actions (base 36 digits) are played first, the frames drawn as `drawn`
+    says from a step on: step-denoising steps-order-churn-temperature; with a tape it goes on at one of its steps."""
 
     t: Literal["open"]
     game: Name
     seed: Seed = 0
     nth: Annotated[int, Field(ge=0, lt=1 << 14)] = 0
     actions: Annotated[str, Field(max_length=MAX_ACTIONS, pattern=r"^[0-9a-z]*$")] = ""
+    drawn: Annotated[str, Field(max_length=MAX_DRAWN, pattern=rf"^({TURN}(_{TURN})*)?$")] = ""
     tape: Secret | None = None
     at: Count = 0
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from diamond_core.agent.policies import LEANS, MIXED, MixPolicy, RandomPolicy
@@ -45,6 +46,8 @@ NEAR = 9
 """So near the line where the paddle meets it, in 64ths, the ball is about to be met, or just was."""
 AWAY = 4
 """A ball that comes after so many frames without one has been served."""
+ANOTHER = 6.0
+"""By so much a pixel differs on average, in byte levels, between one digit and the next."""
 MIN_COLOUR = 5.0
 """How far a pixel must stand out, in byte levels: a quarter of the ball covers its pixel."""
 
@@ -64,14 +67,17 @@ class Thing:
 
     def light(self, frames: Tensor) -> Tensor:
         """(n, 3, h, w) uint8 -> (n, h', w') float32: how much each pixel of the window stands out, 0 where little."""
-        h, w = frames.shape[2:]
-        (top, bottom), (left, right) = self.rows, self.columns
-        window = frames[:, :, top * h // 64:bottom * h // 64, left * w // 64:right * w // 64].float()
+        h, top = frames.shape[2], self.rows[0]
+        window = cut(frames, self.rows, self.columns).float()
         light = torch.einsum("nchw,c->nhw", window, torch.tensor(self.colour, device=frames.device)) - self.background
         if self.without is not None:
             row = self.without * h // 64 - top * h // 64
             light[:, row] = torch.minimum(light[:, row - 1], light[:, row + 1])
         return light * (light > MIN_COLOUR)
+
+    def seen(self, frames: Tensor) -> Tensor:
+        """(n, 3, h, w) uint8 -> (n,) bool."""
+        return self.light(frames).flatten(1).any(1)
 
     def find(self, frames: Tensor) -> Tensor:
         """(n, 3, h, w) uint8 -> (n, 2): row and column in 64ths, NaN where it is not seen."""
@@ -82,6 +88,13 @@ class Thing:
         columns = torch.arange(light.shape[2], device=frames.device) * 64 / w + self.columns[0] + 0.5
         return torch.stack([light.sum(2) @ rows, light.sum(1) @ columns], dim=1) / mass[:, None].where(
             mass[:, None] > 0, torch.nan)
+
+
+def cut(frames: Tensor, rows: tuple[int, int], columns: tuple[int, int]) -> Tensor:
+    """(n, c, h, w) -> the window (n, c, h', w') of these rows and columns in 64ths."""
+    h, w = frames.shape[2:]
+    (top, bottom), (left, right) = rows, columns
+    return frames[:, :, top * h // 64:bottom * h // 64, left * w // 64:right * w // 64]
 
 
 @dataclass(frozen=True)
@@ -116,20 +129,36 @@ class Rules:
     """Steps by which the ball is met later than a straight line says."""
     strides: tuple[float, float] | None = None
     """The ball moves by multiples of these along rows and columns in a step, in 64ths: seen places are less exact."""
+    lives: tuple[tuple[int, int], tuple[int, int]] | None = None
+    """Rows and columns, in 64ths, of the digit that counts lives."""
 
     def meetings(self, frames: Tensor) -> Tensor:
         """(n, 3, h, w) uint8 -> (m,) int64, the frames whose ball is near the player's paddle's line."""
         ball, line = self.ball, int(self.meets) - NEAR
         near = replace(ball, rows=(line, ball.rows[1])) if self.axis else replace(ball, columns=(line, ball.columns[1]))
-        return near.light(frames).flatten(1).any(1).nonzero()[:, 0]
+        return near.seen(frames).nonzero()[:, 0]
 
     def serves(self, frames: Tensor) -> Tensor:
         """(n, 3, h, w) uint8 -> (m,) int64, the frames with a ball after some without."""
-        seen = self.ball.light(frames).flatten(1).any(1)
+        seen = self.ball.seen(frames)
         served = seen & (torch.arange(len(seen), device=seen.device) >= AWAY)
         for ago in range(1, AWAY + 1):
             served[ago:] &= ~seen[:-ago]
         return served.nonzero()[:, 0]
+
+    def losses(self, frames: Tensor) -> Tensor:
+        """(n, 3, h, w) uint8 -> (m,) int64, the frames from which on there is no ball, and before was one near the
+        player's paddle's line."""
+        gone = self.meetings(frames[:-1]) + 1
+        seen = F.pad(self.ball.seen(frames), (0, AWAY)).unfold(0, AWAY, 1)
+        return gone[~seen[gone].any(1)]
+
+    def lives_lost(self, frames: Tensor) -> Tensor:
+        """(n, 3, h, w) uint8 -> (m,) int64, the frames in which the digit that counts lives is another."""
+        if self.lives is None:
+            return torch.empty(0, dtype=torch.int64)
+        digit = cut(frames, *self.lives).float().mean(1)
+        return 1 + (digit.diff(dim=0).abs().mean((1, 2)) > ANOTHER).nonzero()[:, 0]
 
 
 RULES = {
@@ -146,7 +175,8 @@ RULES = {
         ball=Thing((29, 57), (4, 60), (1.0, -1.0, 0.0), 0.0),
         paddle=Thing((57, 59), (3, 61), (1.0, -1.0, 0.0), 0.0),
         axis=1, back=("LEFT",), forth=("RIGHT",), stay=("NOOP",), serve=("FIRE", "NOOP"), aims=(0.0, 1.0), meets=56.0,
-        walls=(4.0, 60.0), knob=(6.7, 80.5), shown=(8.4, 59.3), press=8.9, lead=0.3)}
+        walls=(4.0, 60.0), knob=(6.7, 80.5), shown=(8.4, 59.3), press=8.9, lead=0.3,
+        lives=((1, 5), (40, 45)))}
 """The games that can be played so."""
 
 

@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
+from torch import Tensor
+
 from diamond_core.agent.scripted import RULES, Thing
 from diamond_core.replay import Episode
 
@@ -50,12 +52,16 @@ def moments_of(game: str, kinds: Sequence[str]) -> Callable[[Episode], dict[str,
     seen: dict[str, Callable[[Episode], list[int]]] = {"hit": hits} if game == "Freeway" else {}
     if game in RULES:
         rules = RULES[game]
-        seen = {"near": lambda episode: rules.meetings(episode.frames[:-1]).tolist(),
-                "serve": lambda episode: rules.serves(episode.frames[:-1]).tolist()}
+        seen = {"near": _in_frames(rules.meetings), "serve": _in_frames(rules.serves),
+                "lost": _in_frames(rules.losses)} | ({"life": _in_frames(rules.lives_lost)} if rules.lives else {})
     if not set(kinds) <= set(seen):
         raise ValueError(f"expected moments that can be seen in {game} ({', '.join(seen) or 'none'}), "
                          f"got {' '.join(kinds)}")
     return lambda episode: {kind: seen[kind](episode) for kind in kinds}
+
+
+def _in_frames(find: Callable[[Tensor], Tensor]) -> Callable[[Episode], list[int]]:
+    return lambda episode: find(episode.frames[:-1]).tolist()
 
 
 def hits(episode: Episode) -> list[int]:

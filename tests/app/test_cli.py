@@ -84,6 +84,15 @@ def test_games_that_wait_alike_serve_alike(tmp_path):
     assert len(places["1"]) == 1 < len(places["30"])
 
 
+def test_the_same_seed_under_other_rules_is_other_play(capsys, tmp_path):
+    again = ["collect", "--game", "toy", "--steps", "40", "--policy", "random", "--image-size", "8", "--append",
+             "--out", str(tmp_path / "data")]
+    main(again)
+    main([*again, "--noop-max", "1"])
+    capsys.readouterr()
+    assert "with seed 0 already" in fails(capsys, *again) and "seed 0 already" in fails(capsys, *again, "--noop-max", 1)
+
+
 def test_help_needs_no_command(capsys):
     main([])
     assert "diamond train" in capsys.readouterr().out

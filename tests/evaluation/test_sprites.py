@@ -41,6 +41,15 @@ def test_a_ball_after_four_frames_without_one_is_served():
     assert moments_of("Breakout", ["serve"])(episode(frames, [0] * 15)) == {"serve": [4, 14]}
 
 
+def test_a_ball_that_was_low_and_stays_away_is_lost_and_takes_a_life():
+    frames = ground(16, 0, 0, 0)
+    for step, row in enumerate((33, 50, 55, 0, 0, 0, 0, 0, 50, 0, 50, 33, 0, 0, 0, 0)):
+        frames[step, 0, row:row + 2, 20] = 200
+    frames[:7, :, 1:5, 40:42] = frames[7:, :, 1:5, 43:45] = 142  # one digit, and the next
+    lost, life = (moments_of("Breakout", [kind])(episode(frames, [0] * 15))[kind] for kind in ("lost", "life"))
+    assert (lost, life) == ([3], [7]), "one step away, or gone from above, is not lost"
+
+
 def test_freeways_chicken_is_hit_where_it_begins_to_go_back_untold():
     rows = [50, 48, 50, 51, 53, 12, 50, 48, 50, 52, 53]
     frames = ground(len(rows), 142, 142, 142)
@@ -54,5 +63,5 @@ def test_freeways_chicken_is_hit_where_it_begins_to_go_back_untold():
 def test_other_games_are_refused_in_one_line():
     with pytest.raises(ValueError, match=r"seen in Boxing \(none\), got near"):
         moments_of("Boxing", ["near"])
-    with pytest.raises(ValueError, match=r"seen in Pong \(near, serve\), got near hit"):
+    with pytest.raises(ValueError, match=r"seen in Pong \(near, serve, lost\), got near hit"):
         moments_of("Pong", ["near", "hit"])

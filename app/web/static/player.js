@@ -44,11 +44,11 @@ class DreamPlayer extends HTMLElement {
     if (watch) this.watch(watch);
     else if (game) {
       this.open({ game, seed: seedOf(asked.get("seed")), nth: Number(asked.get("nth")) || 0,
-                  actions: asked.get("actions") ?? "" });
+                  actions: asked.get("actions") ?? "", drawn: asked.get("drawn") ?? "" });
     }
   }
 
-  /** Into a dream: { game, seed, nth, actions, tape, at }. */
+  /** Into a dream: { game, seed, nth, actions, drawn, tape, at }. */
   open(dream) {
     this.dream = { seed: Math.floor(Math.random() * 2 ** 24), ...dream };
     this.again = false;

@@ -11,8 +11,8 @@ import torch
 from PIL import Image
 from websockets.exceptions import ConnectionClosed
 
-from app.web.dreaming import DIGITS
 from app.web.lobby import IDLE, REPLACED
+from app.web.retold import DIGITS
 from tests.app.web.conftest import NAMES, Server
 
 
@@ -215,6 +215,7 @@ def test_a_link_tells_the_same_dream(server: Server, nth: int):
             page.send("reset")
             begun = page.view(lambda v: v["age"] < 2)["moment"] - page.views[-1][0]["age"]
         for n, key in enumerate(("left", "right", "left")):
+            page.send("knobs", steps=2 + n % 2, temperature=0.5)
             page.send("press", key=key, n=n)
             page.view(lambda v, n=n: v["echo"] == n)
             page.send("release", key=key)
@@ -226,8 +227,9 @@ def test_a_link_tells_the_same_dream(server: Server, nth: int):
         query = page.until("link")["query"]
         assert len(query["actions"]) == view["moment"] - begun and (query["seed"], query["nth"]) == ("9", str(nth))
     with server.page() as other:
-        other.open(query["game"], seed=int(query["seed"]), nth=int(query["nth"]), actions=query["actions"])
-        other.view(lambda v: v["moment"] == len(query["actions"]), timeout=20)
+        other.open(query["game"], seed=int(query["seed"]), nth=int(query["nth"]), actions=query["actions"],
+                   drawn=query["drawn"])
+        assert other.view(lambda v: v["moment"] == len(query["actions"]), timeout=20)["steps"] == 2
         np.testing.assert_array_equal(pixels(other.views[-1][1][0]), picture)
 
 
