@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from diamond_core.agent.scripted import RULES, Thing
+from diamond_core.agent.scripted import RULES, Thing, cut
 from diamond_core.replay import Episode
 
 CHICKEN = Thing((8, 60), (18, 20), (0.5, 0.5, -1.0), 80.0, without=31)
@@ -24,6 +24,13 @@ BUMP = (0.8, 12.0)
 """So far, in 64ths, it goes back in a step when a car has hit it; further where it has crossed and begins again."""
 BLIND = 5
 """Steps, at most, for which the car hides it while it goes back."""
+
+SCORE = (0, 5), (43, 48)
+"""Rows and columns, in 64ths, of the other player's digit."""
+OTHERWISE = 1.0
+"""By so much, in byte levels, a pixel of it differs on average where it has another colour."""
+RARELY = 8
+"""Of so many steps in which the digits change their colour one is a moment: they are as many as all hits."""
 
 
 class Player(NamedTuple):
@@ -49,7 +56,7 @@ def player_of(game: str) -> Player | None:
 
 def moments_of(game: str, kinds: Sequence[str]) -> Callable[[Episode], dict[str, list[int]]]:
     """What finds the steps of an episode at which something of these kinds happens: see `LearnerConfig.moments`."""
-    seen: dict[str, Callable[[Episode], list[int]]] = {"hit": hits} if game == "Freeway" else {}
+    seen: dict[str, Callable[[Episode], list[int]]] = {"hit": hits, "clock": fading} if game == "Freeway" else {}
     if game in RULES:
         rules = RULES[game]
         seen = {"near": _in_frames(rules.meetings), "serve": _in_frames(rules.serves),
@@ -62,6 +69,12 @@ def moments_of(game: str, kinds: Sequence[str]) -> Callable[[Episode], dict[str,
 
 def _in_frames(find: Callable[[Tensor], Tensor]) -> Callable[[Episode], list[int]]:
     return lambda episode: find(episode.frames[:-1]).tolist()
+
+
+def fading(episode: Episode) -> list[int]:
+    """Some of the steps in which Freeway's digits change their colour once more, as they do before the game is over."""
+    changed = cut(episode.frames[:-1], *SCORE).float().diff(dim=0).abs().mean((1, 2, 3)) > OTHERWISE
+    return (2 + (changed[1:] & changed[:-1]).nonzero()[:, 0]).tolist()[::RARELY]
 
 
 def hits(episode: Episode) -> list[int]:

@@ -60,6 +60,15 @@ def test_freeways_chicken_is_hit_where_it_begins_to_go_back_untold():
     assert moments_of("Freeway", ["hit"])(episode(frames, [1, 1, 2, *[1] * 7])) == {"hit": [1, 7]}
 
 
+def test_freeways_clock_is_digits_that_change_their_colour_step_by_step():
+    frames = ground(30, 142, 142, 142)
+    frames[:, :, 2:4, 44:47] = 0
+    frames[5:, :, 2:4, 44:46] = 142  # a point, and no more
+    for step in range(12, 28):
+        frames[step, :, 2:4, 46] = 200 * (step % 2)
+    assert moments_of("Freeway", ["clock"])(episode(frames, [0] * 29)) == {"clock": [14, 22]}
+
+
 def test_other_games_are_refused_in_one_line():
     with pytest.raises(ValueError, match=r"seen in Boxing \(none\), got near"):
         moments_of("Boxing", ["near"])
