@@ -230,7 +230,8 @@ def free(args: list[str]) -> None:
         "agent": lambda n: agent.policy(n, c.seed, world.runtime)}
     emulator = None
     if agent.config.image_channels == 3:  # as the emulator's games have
-        emulator = make_env(game, c.dreams, image_size=agent.config.image_size, noop_max=agent.config.noop_max)
+        emulator = make_env(game, c.dreams, life_loss_ends=True, image_size=agent.config.image_size,
+                            noop_max=agent.config.noop_max)
     with shown(" steps") as watch:
         report = evaluate_free(world, policies[c.policy], dataset, c.steps, c.dreams, c.seed, c.policy, watch, emulator)
     for line in told(report):

@@ -1,8 +1,9 @@
 """Free dreams beside real play: do things stay, does the score count, does the picture melt? Measures of our own.
 
 A dream begins from held-out play and goes on by itself under a policy; reality is that play. A dream that ends begins
-anew, and reality ends with its episode: where fewer steps of it were seen, its shares of whole rollouts are the smaller
-for it. Things are found by their colours, so they are counted in the games of `sprites` only.
+anew as held-out episodes begin, and reality ends with its episode: where fewer steps of it were seen, its shares of
+whole rollouts are the smaller for it. Things are found by their colours, so they are counted in the games of `sprites`
+only.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from diamond_core.agent.scripted import Thing
 from diamond_core.evaluation.metrics import PSNR_CAP
 from diamond_core.evaluation.open_loop import Watch, draw_windows
 from diamond_core.evaluation.sprites import things_of
-from diamond_core.replay import Dataset
+from diamond_core.replay import Dataset, collate
 from diamond_core.types import Policy, VectorEnv
 from diamond_core.world.dream import World
 from diamond_core.world.imagination import ImaginedEnv
@@ -93,7 +94,9 @@ def evaluate_free(world: World, policy_for: Callable[[int], Policy], dataset: Da
     there is one, some steps from their beginning. Raises ValueError where there is no such play."""
     k = world.num_conditioning_frames
     windows = draw_windows(dataset, k, steps, num_dreams, seed)
-    env = ImaginedEnv(world, lambda _: (windows.frames[:, :k], windows.actions[:, :k]), len(windows), None)
+    midst = windows.frames[:, :k], windows.actions[:, :k]
+    env = ImaginedEnv(world, lambda draw: beginnings(dataset, k, len(windows), seed + draw) if draw else midst,
+                      len(windows), None)
     dream, dreamt_rewards, dones = played(env, policy_for(len(windows)), steps, seed, watch)
     taken = slice(k - 1, k - 1 + steps)
     real, mask = windows.frames[:, k:], windows.mask[:, taken]
@@ -110,6 +113,13 @@ def evaluate_free(world: World, policy_for: Callable[[int], Policy], dataset: Da
         _side(dreamt_rewards, always, things(game, dream, always, known, dones)),
         _side(windows.rewards[:, taken], mask, things(game, real, mask, known)),
         nearest.mean().item(), nearest.mean(1).min().item(), lived)
+
+
+def beginnings(dataset: Dataset, k: int, num: int, seed: int) -> tuple[Tensor, Tensor]:
+    """The first k frames (num, k, c, h, w) of episodes drawn by chance, and their actions (num, k)."""
+    rows = np.random.default_rng(seed).choice(np.flatnonzero(dataset.lengths >= k), num)
+    batch = collate([(dataset[int(row)], 0) for row in rows], k)
+    return batch.frames, batch.actions
 
 
 def played(env: VectorEnv, policy: Policy, steps: int, seed: int, watch: Watch = lambda *_: None

@@ -105,6 +105,24 @@ def test_a_report_says_how_much_was_seen_and_dreams_that_end_are_apart(small_age
     assert "  steps seen: 30.0 / 17.0" in told(report) and told(report)[0].endswith("; dream / held-out play")
 
 
+def test_a_dream_that_ends_begins_anew_as_episodes_begin(small_agent, drifting, monkeypatch):
+    """After a lost ball comes a serve: one that began again in the midst of play would have its ball at once."""
+    data, began = dataset(20, 25, 30), []
+    world = small_agent.world(runtime=EXACT)
+    start, judge = world.start, world.judge
+    def ends(*args):
+        r, _, rp, ep, memory = judge(*args)
+        return r, torch.ones_like(r, dtype=torch.bool), rp, ep, memory
+    monkeypatch.setattr(world, "judge", ends)
+    monkeypatch.setattr(world, "start", lambda frames, *args: began.append(frames) or start(frames, *args))
+    evaluate_free(world, lambda n: RandomPolicy(3, n, 0), data, steps=5, num_dreams=4, seed=2)
+    k = world.num_conditioning_frames
+    firsts = [data[i].frames[:k] for i in range(3)]
+    at_first = [[any(torch.equal(row, first) for first in firsts) for row in rows] for rows in began]
+    assert not all(at_first[0]) and all(map(all, at_first[1:])) and len(at_first) == 6
+    assert len({row.numpy().tobytes() for rows in began[1:] for row in rows}) == 3, "of all episodes"
+
+
 def test_the_same_policy_plays_real_games_too(small_agent, drifting):
     """Held-out play may be another one's, who waits for other things."""
     env = make_env("toy", 5, image_size=(16, 16))
