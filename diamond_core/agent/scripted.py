@@ -46,6 +46,8 @@ NEAR = 9
 """So near the line where the paddle meets it, in 64ths, the ball is about to be met, or just was."""
 AWAY = 4
 """A ball that comes after so many frames without one has been served."""
+LONG = 12
+"""After so many frames without a ball nothing comes of the last one any more."""
 ANOTHER = 6.0
 """By so much a pixel differs on average, in byte levels, between one digit and the next."""
 MIN_COLOUR = 5.0
@@ -152,6 +154,11 @@ class Rules:
         gone = self.meetings(frames[:-1]) + 1
         seen = F.pad(self.ball.seen(frames), (0, AWAY)).unfold(0, AWAY, 1)
         return gone[~seen[gone].any(1)]
+
+    def waits(self, frames: Tensor) -> Tensor:
+        """(n, 3, h, w) uint8 -> (m,) int64, the frames without a ball after many without one."""
+        seen = F.pad(self.ball.seen(frames), (LONG, 0), value=True).unfold(0, LONG + 1, 1)
+        return (~seen.any(1)).nonzero()[:, 0]
 
     def lives_lost(self, frames: Tensor) -> Tensor:
         """(n, 3, h, w) uint8 -> (m,) int64, the frames in which the digit that counts lives is another."""

@@ -59,8 +59,10 @@ def moments_of(game: str, kinds: Sequence[str]) -> Callable[[Episode], dict[str,
     seen: dict[str, Callable[[Episode], list[int]]] = {"hit": hits, "clock": fading} if game == "Freeway" else {}
     if game in RULES:
         rules = RULES[game]
-        seen = {"near": _in_frames(rules.meetings), "serve": _in_frames(rules.serves),
-                "lost": _in_frames(rules.losses)} | ({"life": _in_frames(rules.lives_lost)} if rules.lives else {})
+        finders = {"near": rules.meetings, "serve": rules.serves, "lost": rules.losses, "wait": rules.waits}
+        if rules.lives:
+            finders["life"] = rules.lives_lost
+        seen = {kind: _in_frames(find) for kind, find in finders.items()}
     if not set(kinds) <= set(seen):
         raise ValueError(f"expected moments that can be seen in {game} ({', '.join(seen) or 'none'}), "
                          f"got {' '.join(kinds)}")

@@ -41,6 +41,13 @@ def test_a_ball_after_four_frames_without_one_is_served():
     assert moments_of("Breakout", ["serve"])(episode(frames, [0] * 15)) == {"serve": [4, 14]}
 
 
+def test_waiting_is_without_a_ball_for_long():
+    frames = ground(30, 0, 0, 0)
+    frames[[3, 29], 0, 33:35, 20] = 200
+    assert moments_of("Breakout", ["wait"])(episode(frames, [0] * 29)) == {"wait": list(range(16, 29))}
+    assert moments_of("Pong", ["wait"])(episode(ground(9, 144, 72, 17), [0] * 8)) == {"wait": []}
+
+
 def test_a_ball_that_was_low_and_stays_away_is_lost_and_takes_a_life():
     frames = ground(16, 0, 0, 0)
     for step, row in enumerate((33, 50, 55, 0, 0, 0, 0, 0, 50, 0, 50, 33, 0, 0, 0, 0)):
@@ -72,5 +79,5 @@ def test_freeways_clock_is_digits_that_change_their_colour_step_by_step():
 def test_other_games_are_refused_in_one_line():
     with pytest.raises(ValueError, match=r"seen in Boxing \(none\), got near"):
         moments_of("Boxing", ["near"])
-    with pytest.raises(ValueError, match=r"seen in Pong \(near, serve, lost\), got near hit"):
+    with pytest.raises(ValueError, match=r"seen in Pong \(near, serve, lost, wait\), got near hit"):
         moments_of("Pong", ["near", "hit"])
