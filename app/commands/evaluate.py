@@ -250,6 +250,8 @@ def told(report: FreeReport) -> list[str]:
     lines = [f"{report.game}: {report.dreams} free dreams of {report.steps} steps, {report.policy} play; {who}",
              f"  steps seen: {beside('.1f', (s.steps_seen for s in sides))}",
              f"  points in 100 steps: {beside('.2f', (s.points for s in sides))}"]
+    if (lives := [s.lives for s in sides if s.lives is not None]):
+        lines.append(f"  lives lost in 100 steps: {beside('.2f', lives)}")
     for name in report.dream.things:
         counts = [s.things[name] for s in sides]
         lines.append(

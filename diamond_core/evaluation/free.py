@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from diamond_core.agent.scripted import Thing
+from diamond_core.agent.scripted import RULES, Thing
 from diamond_core.evaluation.metrics import PSNR_CAP
 from diamond_core.evaluation.open_loop import Watch, draw_windows
 from diamond_core.evaluation.sprites import things_of
@@ -61,6 +61,8 @@ class Side:
     """Rewards that are not 0, in 100 steps."""
     things: Mapping[str, Counts]
     """Empty for a game whose things are not known."""
+    lives: float | None = None
+    """Lost in 100 steps, as the screen counts them; none where it is not known to."""
 
 
 @dataclass(frozen=True)
@@ -106,12 +108,11 @@ def evaluate_free(world: World, policy_for: Callable[[int], Policy], dataset: Da
     if emulator is not None:
         frames, rewards, overs = (x[:, WARMUP:] for x in played(emulator, policy_for(emulator.num_envs), WARMUP + steps,
                                                                seed))
-        everywhere = torch.ones_like(overs)
-        lived = _side(rewards, everywhere, things(game, frames, everywhere, known, overs))
+        lived = _side(game, frames, rewards, torch.ones_like(overs), known, overs)
     return FreeReport(
         game, policy_name, seed, len(dream), steps,
-        _side(dreamt_rewards, always, things(game, dream, always, known, dones)),
-        _side(windows.rewards[:, taken], mask, things(game, real, mask, known)),
+        _side(game, dream, dreamt_rewards, always, known, dones),
+        _side(game, real, windows.rewards[:, taken], mask, known, torch.zeros_like(mask)),
         nearest.mean().item(), nearest.mean(1).min().item(), lived)
 
 
@@ -139,9 +140,26 @@ def played(env: VectorEnv, policy: Policy, steps: int, seed: int, watch: Watch =
     return torch.stack(shown, dim=1), torch.stack(rewards, dim=1), torch.stack(dones, dim=1)
 
 
-def _side(rewards: Tensor, mask: Tensor, found: Mapping[str, Counts]) -> Side:
-    seen = mask.sum().item()
-    return Side(seen / len(mask), 100 * ((rewards != 0) & mask).sum().item() / seen, found)
+def _side(game: str, frames: Tensor, rewards: Tensor, mask: Tensor, known: Tensor, dones: Tensor) -> Side:
+    steps, lives = mask.sum().item(), lives_lost(game, frames, dones)
+
+    def in_a_hundred(what: Tensor) -> float:
+        return 100 * (what & mask).sum().item() / steps
+
+    return Side(steps / len(mask), in_a_hundred(rewards != 0), things(game, frames, mask, known, dones),
+                None if lives is None else in_a_hundred(lives))
+
+
+def lives_lost(game: str, frames: Tensor, dones: Tensor) -> Tensor | None:
+    """frames (n, t, c, h, w) uint8 -> (n, t) bool: where another number of lives is seen than in the frame before, but
+    behind a step of `dones` (n, t), where something new begins; None where no number of lives is known."""
+    if game not in RULES or RULES[game].lives is None:
+        return None
+    lost = torch.zeros_like(dones)
+    for row, those in zip(lost, frames, strict=True):
+        row[RULES[game].lives_lost(those)] = True
+    lost[:, 1:] &= ~dones[:, :-1]
+    return lost
 
 
 def things(game: str, frames: Tensor, mask: Tensor, real: Tensor, dones: Tensor | None = None) -> dict[str, Counts]:

@@ -10,7 +10,7 @@ from diamond_core.agent.policies import RandomPolicy
 from diamond_core.agent.scripted import RULES, Rules, Thing
 from diamond_core.envs import make_env
 from diamond_core.evaluation import evaluate_fidelity, evaluate_free
-from diamond_core.evaluation.free import WARMUP, count, longest, nearest_psnr, played, things
+from diamond_core.evaluation.free import WARMUP, count, lives_lost, longest, nearest_psnr, played, things
 from diamond_core.evaluation.metrics import PSNR_CAP, psnr
 from diamond_core.evaluation.sprites import player_of
 from tests.conftest import EXACT
@@ -66,6 +66,17 @@ def test_what_is_doubled_and_what_is_lost(drifting):
     dones[1, 12] = True
     found = things("Drift", frames, whole, rows[0][0], dones)["paddle"]
     assert found.lost == 0 and found.none == counts.none
+
+
+def test_lives_are_lost_where_the_digit_changes_and_not_where_something_new_begins(drifting):
+    frames = torch.zeros(2, 6, 3, 64, 64, dtype=torch.uint8)
+    frames[:, :3, :, 1:5, 40:42] = 142
+    frames[1, 5, :, 1:5, 40:42] = 142
+    dones = torch.zeros(2, 6, dtype=torch.bool)
+    dones[0, 3], dones[1, 4] = True, True
+    lost = lives_lost("Breakout", frames, dones)
+    assert lost is not None and lost.nonzero().tolist() == [[0, 3], [1, 3]]
+    assert lives_lost("Drift", frames, dones) is None and lives_lost("Pitfall", frames, dones) is None
 
 
 def test_the_nearest_frame():
