@@ -181,7 +181,7 @@ class Stage:
     def _dream_of_reality(self) -> DreamState:
         assert self.real is not None
         frames, actions = self.real.context()
-        return self.world.start(frames, actions, self._seeds())
+        return self.world.start(frames, actions, self._seeds(), self.real.since)
 
     def _seeds(self) -> torch.Tensor:
         """Luck for a dream that begins here: a function of the seed, the game and the step."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 import time
 from collections import deque
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -66,6 +67,7 @@ class Reality:
         self._behind: deque[int] = deque()
         self._restart: int | None = None
         self._frames: deque[Tensor] = deque(maxlen=k)
+        self._lives: deque[int] = deque(maxlen=k)
         self.total, self.lives, self.over = 0.0, 0, False
         self.life_lost = False
         """Whether the newest step cost a life."""
@@ -97,8 +99,7 @@ class Reality:
         self._noops, self._actions = trail.noops, list(trail.actions)
         self._behind.clear()
         self._restart = None
-        self._frames.clear()
-        self._frames.append(frame)
+        self._begin(frame)
         self.total, self.lives, self.over, self.life_lost = 0.0, 0, False, False
 
     def step(self, action: int) -> Tick:
@@ -109,11 +110,21 @@ class Reality:
             return Tick(self._frames[-1], 0.0, True, self.lives)
         tick = self._emulator.step(action)
         self._actions.append(action)
-        self._frames.append(tick.frame)
         self.total += tick.reward
         self.life_lost = tick.lives < self.lives
-        self.lives, self.over = tick.lives, tick.end
+        self._see(tick)
         return tick
+
+    def _begin(self, frame: Tensor) -> None:
+        self._frames.clear()
+        self._lives.clear()
+        self._frames.append(frame)
+        self._lives.append(0)
+
+    def _see(self, tick: Tick) -> None:
+        self._frames.append(tick.frame)
+        self._lives.append(tick.lives)
+        self.lives, self.over = tick.lives, tick.end
 
     def context(self) -> tuple[Tensor, Tensor]:
         """The newest k frames (1, k, c, h, w) and the k - 1 actions between them, for `World.start`."""
@@ -123,6 +134,13 @@ class Reality:
         frames = [self._frames[0]] * (k - len(self._frames)) + list(self._frames)
         actions = [0] * (k - 1) + self._actions
         return torch.stack(frames)[None], torch.tensor([actions[len(actions) - (k - 1):]], dtype=torch.int64)
+
+    @property
+    def since(self) -> int:
+        """The first of the newest k frames that is of this life: to a reward model, a lost one is an episode's end."""
+        self.settle()
+        fewer = [i for i, (before, now) in enumerate(pairwise(self._lives), 1) if now < before]
+        return self._k - len(self._lives) + fewer[-1] if fewer else 0
 
     @property
     def frame(self) -> np.ndarray | None:
@@ -185,13 +203,11 @@ class Reality:
             return 0
         until = time.perf_counter() + seconds
         if self._restart is not None:
-            self._frames.clear()
-            self._frames.append(self._emulator.reset(0, noops=self._restart))
+            self._begin(self._emulator.reset(0, noops=self._restart))
             self._restart = None
         while self._behind and time.perf_counter() < until:
             tick = self._emulator.step(self._behind.popleft())
-            self._frames.append(tick.frame)
-            self.lives, self.over = tick.lives, tick.end
+            self._see(tick)
         return len(self._behind)
 
 

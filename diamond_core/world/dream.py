@@ -160,9 +160,9 @@ class World:
         return fits and min(size) > 0
 
     @torch.no_grad()
-    def start(self, frames: Tensor, actions: Tensor, seeds: Tensor) -> DreamState:
+    def start(self, frames: Tensor, actions: Tensor, seeds: Tensor, since: int = 0) -> DreamState:
         """Dreams that go on from real frames (n, k, c, h, w) uint8 and the actions between them, (n, k - 1) or (n, k);
-        seeds (n,). The reward model's memory is burnt in on them."""
+        seeds (n,). The reward model's memory is burnt in on them, from frame `since` on, where an episode began."""
         k, device = self.num_conditioning_frames, self.runtime.device
         if frames.shape[1] != k or actions.shape[1] not in (k - 1, k):
             raise ValueError(f"a dream starts from {k} frames and {k - 1} actions, got {frames.shape[1]} frames and "
@@ -171,10 +171,10 @@ class World:
         between = actions[:, :k - 1]
         n, dim = len(frames), self.reward_end.config.lstm_dim
         hx, cx = torch.zeros(2, 1, n, dim, device=device)
-        if k > 1:
-            x = to_unit(frames)
+        if since < k - 1:
+            x = to_unit(frames[:, since:])
             with self.runtime.autocast():
-                _, _, (hx, cx) = self.reward_end(x[:, :-1], between, x[:, 1:])
+                _, _, (hx, cx) = self.reward_end(x[:, :-1], between[:, since:], x[:, 1:])
         blank = torch.zeros(n, 1, dtype=torch.int64, device=device)
         return DreamState(frames, torch.cat([between, blank], dim=1), hx[0].float(), cx[0].float(), seeds,
                           torch.zeros_like(seeds))

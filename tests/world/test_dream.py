@@ -93,6 +93,18 @@ def test_save_load_index_and_join(small_agent, small_world, tmp_path):
     assert len(state[0]) == 1
 
 
+def test_the_reward_models_memory_begins_with_the_episode(small_agent, small_world):
+    """What it saw of an episode that is over would have it say over again."""
+    frames, actions, seeds = small_agent.starts["frames"][:2], small_agent.starts["actions"][:2], torch.arange(2)
+    other = frames.clone()
+    other[:, :2] = 255 - other[:, :2]
+    def memory(frames, since):
+        state = small_world.start(frames, actions, seeds, since)
+        return torch.stack([state.hx, state.cx])
+    assert torch.equal(memory(frames, 2), memory(other, 2)) and not torch.equal(memory(frames, 0), memory(other, 0))
+    assert memory(frames, 2).any() and not memory(frames, 3).any()
+
+
 def test_wrong_start_is_refused(small_agent, small_world):
     with pytest.raises(ValueError, match="4 frames and 3 actions"):
         small_world.start(small_agent.starts["frames"][:, :2], small_agent.starts["actions"][:, :2], torch.arange(6))

@@ -102,6 +102,25 @@ def test_a_lost_life_and_the_end():
     np.testing.assert_array_equal(reality.frame, frame)
 
 
+def test_it_knows_which_of_its_frames_are_of_this_life():
+    reality = Reality.begin("Breakout", 0, RandomPolicy(4, 1, 0), image_size=(16, 16))
+    while not reality.life_lost:
+        reality.step(1)
+    found = [reality.since]
+    for _ in range(4):
+        reality.step(0)
+        found.append(reality.since)
+    assert found == [3, 2, 1, 0, 0], "the newest frame of four, and then it is past"
+    young = Reality("Breakout", 40, (16, 16))
+    young.renew(0, RandomPolicy(4, 1, 0), warmup=20)
+    mark, since = young.mark(), young.since
+    while not young.life_lost:
+        young.step(1)
+    assert young.since == 39
+    young.go_to(mark)
+    assert young.since == since
+
+
 def test_another_games_moment_is_refused(reality: Reality):
     other = Reality.begin("Breakout", 0, RandomPolicy(4, 1, 0), image_size=(16, 16))
     with pytest.raises(ValueError, match="a moment of pong, got one of breakout"):
