@@ -151,15 +151,15 @@ def _side(game: str, frames: Tensor, rewards: Tensor, mask: Tensor, known: Tenso
 
 
 def lives_lost(game: str, frames: Tensor, dones: Tensor) -> Tensor | None:
-    """frames (n, t, c, h, w) uint8 -> (n, t) bool: where another number of lives is seen than in the frame before, but
-    behind a step of `dones` (n, t), where something new begins; None where no number of lives is known."""
+    """frames (n, t, c, h, w) uint8 -> (n, t) bool: where the number of lives begins to be another, but not behind a
+    step of `dones` (n, t), where something new begins; None where no number of lives is known."""
     if game not in RULES or RULES[game].lives is None:
         return None
     lost = torch.zeros_like(dones)
     for row, those in zip(lost, frames, strict=True):
         row[RULES[game].lives_lost(those)] = True
     lost[:, 1:] &= ~dones[:, :-1]
-    return lost
+    return lost & ~F.pad(lost, (1, 0))[:, :-1]  # a dreamt digit may take two frames
 
 
 def things(game: str, frames: Tensor, mask: Tensor, real: Tensor, dones: Tensor | None = None) -> dict[str, Counts]:

@@ -71,6 +71,7 @@ def test_what_is_doubled_and_what_is_lost(drifting):
 def test_lives_are_lost_where_the_digit_changes_and_not_where_something_new_begins(drifting):
     frames = torch.zeros(2, 6, 3, 64, 64, dtype=torch.uint8)
     frames[:, :3, :, 1:5, 40:42] = 142
+    frames[1, 4, :, 1:5, 43:45] = 142
     frames[1, 5, :, 1:5, 40:42] = 142
     dones = torch.zeros(2, 6, dtype=torch.bool)
     dones[0, 3], dones[1, 4] = True, True
