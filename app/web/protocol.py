@@ -172,7 +172,7 @@ class SetKnobs(Message):
     steps: Annotated[int, Field(ge=1, le=50)] | Literal["auto"] | None = None
     order: Literal[1, 2] | None = None
     churn: Annotated[float, Field(ge=0, le=50)] | None = None
-    temperature: Annotated[float, Field(ge=0, le=2)] | None = None
+    temperature: Annotated[float, Field(ge=0, le=10)] | None = None
     seed: Seed | None = None
 
 

@@ -84,6 +84,18 @@ def test_games_that_wait_alike_serve_alike(tmp_path):
     assert len(places["1"]) == 1 < len(places["30"])
 
 
+def test_a_lost_life_parts_real_games_as_it_parts_dreams(capsys, home, monkeypatch):
+    asked = {}
+
+    def make_env(*args, **kwargs):
+        asked.update(kwargs)
+        raise ValueError("not today")
+
+    monkeypatch.setattr("diamond_core.envs.make_env", make_env)
+    assert "not today" in fails(capsys, "evaluate", "free", home / "run", "--dataset", home / "data")
+    assert asked["life_loss_ends"]
+
+
 def test_the_same_seed_under_other_rules_is_other_play(capsys, tmp_path):
     again = ["collect", "--game", "toy", "--steps", "40", "--policy", "random", "--image-size", "8", "--append",
              "--out", str(tmp_path / "data")]

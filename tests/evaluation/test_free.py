@@ -69,14 +69,14 @@ def test_what_is_doubled_and_what_is_lost(drifting):
 
 
 def test_lives_are_lost_where_the_digit_changes_and_not_where_something_new_begins(drifting):
-    frames = torch.zeros(2, 6, 3, 64, 64, dtype=torch.uint8)
-    frames[:, :3, :, 1:5, 40:42] = 142
+    frames = torch.zeros(3, 6, 3, 64, 64, dtype=torch.uint8)
+    frames[:2, :3, :, 1:5, 40:42] = 142
     frames[1, 4, :, 1:5, 43:45] = 142
-    frames[1, 5, :, 1:5, 40:42] = 142
-    dones = torch.zeros(2, 6, dtype=torch.bool)
-    dones[0, 3], dones[1, 4] = True, True
+    frames[2, 4:, :, 1:5, 40:42] = 142
+    dones = torch.zeros(3, 6, dtype=torch.bool)
+    dones[0, 3], dones[2, 3] = True, True
     lost = lives_lost("Breakout", frames, dones)
-    assert lost is not None and lost.nonzero().tolist() == [[0, 3], [1, 3]]
+    assert lost is not None and lost.nonzero().tolist() == [[0, 3], [1, 3]], "the second in two frames"
     assert lives_lost("Drift", frames, dones) is None and lives_lost("Pitfall", frames, dones) is None
 
 

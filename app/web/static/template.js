@@ -81,7 +81,7 @@ export const DRAWER = `
     ${slider("steps", "denoising steps", 1, 10, 1)}
     <label class="tick"><input type="checkbox" name="auto"> as many as time allows</label>
     ${slider("churn", "noise put back", 0, 10, 0.5)}
-    ${slider("temperature", "temperature", 0, 1.5, 0.05)}
+    ${slider("temperature", "temperature", 0, 10, 0.1)}
     <div class="row"><span>solver</span>${choice("order", "Solver", [["1", "Euler"], ["2", "Heun"]])}</div>
     <div class="row"><button type="button" data-do="denoise">Watch a frame appear</button>
       <button type="button" data-do="calm">As it was</button></div></section>

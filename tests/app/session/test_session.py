@@ -59,6 +59,17 @@ def test_a_dream_begins_where_reality_stands(session: Session):
     assert session.view.psnr == 60 and session.view.steps_agreed == 0
 
 
+def test_a_dream_behind_a_lost_life_begins_with_it(session: Session, monkeypatch):
+    """What came before is another episode to the reward model."""
+    monkeypatch.setattr(type(session.real), "since", 2)
+    begun = []
+    start = session.world.start
+    monkeypatch.setattr(session.world, "start", lambda *args: begun.append(args[3]) or start(*args))
+    play(session, "uu")
+    session.resync()
+    assert begun == [2]
+
+
 def test_wake_up_lands_where_the_same_actions_led(session: Session):
     views = play(session, "uudd")
     view = session.wake_up()

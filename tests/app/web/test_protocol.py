@@ -5,12 +5,18 @@ from __future__ import annotations
 import io
 import json
 import random
+import re
+from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from app.desktop.knobs import KNOBS
 from app.web import protocol as say
+
+SHIPPED = Path(__file__).parents[3] / "checkpoints"
+TEMPLATE = Path(say.__file__).parent / "static" / "template.js"
 
 
 @pytest.mark.parametrize("text, expected", [
@@ -26,6 +32,16 @@ from app.web import protocol as say
 ])
 def test_what_a_page_says(text: str, expected: say.Message):
     assert say.parse(text) == expected
+
+
+@pytest.mark.parametrize("world", sorted(SHIPPED.glob("*/card.json")), ids=lambda path: path.parent.name)
+def test_the_knobs_of_a_shipped_world_can_be_set_again(world: Path):
+    """Its temperature is more than 1; the page sends it for "As it was"."""
+    temperature = json.loads(world.read_text())["config"]["sampler"]["temperature"]
+    assert say.parse(json.dumps({"t": "knobs", "temperature": temperature})) == say.SetKnobs(
+        t="knobs", temperature=temperature)
+    (most,) = re.findall(r'slider\("temperature", "temperature", 0, ([\d.]+)', TEMPLATE.read_text())
+    assert temperature <= float(most) and temperature in next(k.values for k in KNOBS if k.name == "temperature")
 
 
 @pytest.mark.parametrize("text", [
