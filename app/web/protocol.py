@@ -22,7 +22,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 from app.session.look import STEPS_A_SECOND
 
 MAX_MESSAGE = 16 * 1024
-"""Bytes of one message from a page; the longest honest one is a link's actions."""
+"""Bytes of one message from a page; the longest honest one is a link's."""
 MAX_ACTIONS = 8192
 """Actions that a link may carry: nine minutes of play."""
 MAX_DRAWN = 4096
