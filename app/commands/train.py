@@ -120,7 +120,9 @@ def stop_request(started: float = 0.0, limit: float | None = None) -> Iterator[C
         asked.append(number)
         print("\nstopping after this step or collection; once more to quit without saving", file=sys.stderr)
 
-    before = {s: signal.signal(s, ask) for s in (signal.SIGINT, signal.SIGTERM)}
+    # the page asks on Windows by the break key
+    numbers = {signal.SIGINT, signal.SIGTERM, getattr(signal, "SIGBREAK", signal.SIGTERM)}
+    before = {s: signal.signal(s, ask) for s in numbers}
     try:
         yield lambda: bool(asked) or (limit is not None and time.monotonic() - started > limit)
     finally:

@@ -42,6 +42,8 @@ class Hands:
         """What was drawn last, so that a click means what the person saw."""
         self._resume = self._helped = False
         self._rewinding: float | None = None
+        self._rewinder: int | None = None
+        """The key that is held meanwhile, whatever is pressed with it later."""
 
     @property
     def busy(self) -> bool:
@@ -85,13 +87,14 @@ class Hands:
             self._press(name)
         elif command is not None:
             self.do(command)
+            if command == "rewind":
+                self._rewinder = event.key
 
     def _key_up(self, event: Event) -> None:
-        name = name_of(event)
-        if self._rewinding is not None and self.keyboard.command_of(event) == "rewind":
-            self._rewinding = None
+        if event.key == self._rewinder:
+            self._rewinding = self._rewinder = None
         if self.game.controls is not None:
-            self.game.controls.release(name)
+            self.game.controls.release(name_of(event))
 
     def _pad(self, heard: Heard) -> None:
         if heard.kind == "command":

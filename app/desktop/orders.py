@@ -103,7 +103,8 @@ def record(session: Session) -> None:
     from app.session.tapefile import ENDING, save_tape
 
     path = named("tapes", session.game, ENDING)
-    save_tape(session.stop_tape(), path)
+    save_tape(session.recorder.tape(), path)  # it runs on where it could not be written
+    session.stop_tape()
     session.say(f"tape: {place(path)}")
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -133,23 +133,23 @@ class Hud:
             draw.text((x, y - self._line / 2 - edge), word, colour, self._font, anchor="lm")
             draw.rectangle((x - edge, y - edge, x + w + edge - 1, y + h + edge - 1), colour)
             canvas.paste(Image.fromarray(enlarged(image, self._scale)), (x, y))
-        self._numbers(draw, played)
+        self._numbers(draw, played, [colour for *_, colour in shown])
         here, (top, low) = self._edges[played.number + 1], self._strip
         draw.rectangle((here - 1, top - 3, here, low + 3), TEXT)
         return np.asarray(canvas)
 
-    def _numbers(self, draw: ImageDraw.ImageDraw, played: Played) -> None:
-        """Return, time and action, each in its place."""
+    def _numbers(self, draw: ImageDraw.ImageDraw, played: Played, colours: Sequence[Colour]) -> None:
+        """The return of each picture in its colour, time and action, each in its place."""
         if not played.lived:
             self._total += played.reward
         self._real_total += played.reality_reward
         y = self._top + self._box[1] + self._gap + self._line / 2
         left, right = self._lefts[0], self._lefts[-1] + self._box[0]
         middle = (left + right) / 2
-        draw.text((left, y), f"return {self._total:+.0f}", DREAM, self._font, anchor="lm")
-        if self._show == "twin":
-            draw.text((self._lefts[1], y), f"return {self._real_total:+.0f}", REALITY, self._font, anchor="lm")
-        else:
+        for place, colour in zip(self._lefts, colours, strict=True):
+            total = self._real_total if colour == REALITY else self._total
+            draw.text((place, y), f"return {total:+.0f}", colour, self._font, anchor="lm")
+        if self._show != "twin":
             draw.text((middle, y), self._tape.origin.action_names[played.action], MUTED, self._font, anchor="mm")
         seconds = (played.number + 1) / STEPS_A_SECOND
         draw.text((right, y), f"{int(seconds) // 60}:{int(seconds) % 60:02d}", TEXT, self._font, anchor="rm")

@@ -93,6 +93,8 @@ class Play(Stage):
             self._milliseconds = seconds * 1000
             self._budget.observe(pending.sampler.num_steps, seconds)
             self._dreamt(step.row(0), pending.action, Made(pending.sampler, step.path, mates))
+            if self._hold_until is None:
+                self._resync_if_due()
         self._meter.note()
         if self.guide is not None:
             frame = self._picture if step is not None else self._reality()

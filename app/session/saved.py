@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 
 from diamond_core.envs import Trail
 from diamond_core.world.dream import DreamState
@@ -38,7 +38,7 @@ class SavedDream:
         facts = {"game": self.game, "sha256": self.sha256, "total": self.total, "reality_total": self.reality_total,
                  "trail": None if self.trail is None else asdict(self.trail)}
         tensors = {name: x.cpu().contiguous().clone() for name, x in self.state.tensors().items()}
-        save_file(tensors, path, {"format": FORMAT, "facts": json.dumps(facts)})
+        Path(path).write_bytes(save(tensors, {"format": FORMAT, "facts": json.dumps(facts)}))
 
     @staticmethod
     def load(path: Path) -> SavedDream:

@@ -106,7 +106,9 @@ class Stage:
             self.recorder.dreamt(state, step, action, made, self._trail_of(mark))
         if over:
             self._end("this dream is over" if step.ends else f"this dream reached its horizon of {self.horizon} steps")
-        elif self.resync_every and self.real and not self.real.over and age >= self.resync_every:
+
+    def _resync_if_due(self) -> None:
+        if self.resync_every and self.real and not self.real.over and self._facts.age >= self.resync_every:
             self._resync()
 
     def _moved(self, facts: Facts, action: int) -> Facts:

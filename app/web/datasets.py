@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
-import shutil
+import tempfile
 from pathlib import Path
 
 from app.session.tape import TapeError
@@ -25,10 +26,16 @@ def datasets_of(folder: Path, game: str) -> list[tuple[Path, str]]:
 
 
 def play_of(tapes: Tapes, game: str, folder: Path) -> Path:
-    """A dataset of all recorded play of a game, made anew. Raises ValueError where there is none to learn from."""
+    """A dataset of all recorded play of a game. A run that learns from it finds it again when it goes on, so that more
+    play makes another one. Raises ValueError where there is none to learn from."""
+    recordings = tapes.of_game(game)
+    mark = hashlib.sha256(" ".join(sorted(r.id for r in recordings)).encode()).hexdigest()[:6]
+    path = folder / f"{re.sub(r'[^A-Za-z0-9]+', '-', game)}-played-{mark}"
+    if path.is_dir():
+        return path
     episodes: list[Episode] = []
     names: tuple[str, ...] = ()
-    for recording in tapes.of_game(game):
+    for recording in recordings:
         tape = tapes.tape(recording.id)
         names = tape.origin.action_names
         try:
@@ -38,10 +45,11 @@ def play_of(tapes: Tapes, game: str, folder: Path) -> Path:
             continue
     if not episodes:
         raise ValueError(f"none of your tapes shows real play of {game}: record some in the Play tab first")
-    path = folder / f"{re.sub(r'[^A-Za-z0-9]+', '-', game)}-played"
-    shutil.rmtree(path, ignore_errors=True)
-    frame_shape = tuple(int(side) for side in episodes[0].frames.shape[1:])
-    dataset = Dataset(path, DatasetInfo(game, names, (frame_shape[0], frame_shape[1], frame_shape[2]), "human"))
-    for episode in episodes:
-        dataset.add(episode)
+    c, h, w = episodes[0].frames.shape[1:]
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".played.", dir=folder) as unfinished:
+        dataset = Dataset(Path(unfinished) / path.name, DatasetInfo(game, names, (c, h, w), "human"))
+        for episode in episodes:
+            dataset.add(episode)
+        (Path(unfinished) / path.name).rename(path)
     return path

@@ -58,6 +58,7 @@ class Dreaming:
 
     def __init__(self, host: Host, loaded: Loaded, session: Session, audience: Audience) -> None:
         self.host, self.loaded, self.session, self.audience = host, loaded, session, audience
+        self._own = session.knobs
         self._loop = asyncio.get_running_loop()
         self._echo: int | None = None
         self._screen = False
@@ -139,8 +140,8 @@ class Dreaming:
             "name": self.loaded.name, "title": self.loaded.title, "game": card.game, "actions": list(card.action_names),
             "directions": keys, "legend": legend(keys), "reality": s.real is not None,
             "width": c.image_size[1], "height": c.image_size[0], "seed": s.knobs.seed, "knobs": vars(s.knobs),
-            "most": c.sampler.num_steps, "speed": s.speed, "resync": s.resync_every, "moment": s.timeline.cursor,
-            "marks": self._marks(), "sha256": self.loaded.sha256[:12]}
+            "own": vars(self._own), "most": c.sampler.num_steps, "speed": s.speed, "resync": s.resync_every,
+            "moment": s.timeline.cursor, "marks": self._marks(), "sha256": self.loaded.sha256[:12]}
 
     def _marks(self) -> list[Mark]:
         first = self.session.timeline.first
@@ -309,7 +310,7 @@ class Dreaming:
 
     def _wait_for(self, fan: Fan) -> None:
         """The host grows a fan a step at a time, between others' steps; when it is full grown it is shown."""
-        if fan is not self.session.fan:
+        if self._ended or fan is not self.session.fan:
             return
         if not fan.done:
             self.audience.tell("note", text=f"dreaming all futures: {len(fan.steps)} of {fan.length} steps")

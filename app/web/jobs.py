@@ -29,6 +29,8 @@ State = Literal["training", "stopping", "stopped", "finished", "failed", "unread
 NAME = re.compile(r"[A-Za-z0-9][\w.-]{0,59}")
 JOB, LOG = "job.json", "train.log"
 START = "import sys; from app.cli import main; main(sys.argv[1:])"
+ASKED_TO_STOP: int = getattr(signal, "CTRL_BREAK_EVENT", signal.SIGTERM)
+"""On Windows, which has the break key, SIGTERM ends a process at once, unsaved."""
 FRESH = 600.0
 """Seconds since the last line of metrics within which somebody else's training may still be under way."""
 
@@ -111,7 +113,7 @@ class Jobs:
             raise JobError(f"{name} is not being trained")
         if not status.ours:
             raise JobError(f"{name} was started elsewhere: press Ctrl-C there")
-        os.kill(job["pid"], signal.SIGTERM)
+        os.kill(job["pid"], ASKED_TO_STOP)
         write_atomically(self.runs / name / JOB, json.dumps({**job, "asked": True}).encode())
 
     def delete(self, name: str) -> None:
@@ -133,6 +135,7 @@ class Jobs:
         finally:
             lock.release()
         shutil.rmtree(gone)
+        self._log(folder).unlink(missing_ok=True)
 
     def names(self) -> list[str]:
         """All runs, the newest first."""
@@ -151,22 +154,27 @@ class Jobs:
             # just begun, or failed before it could write its configuration; or another version's
             config = TrainConfig(job.get("game") or "?")
             wrong = str(error) if not job or Run(folder).exists else ""
-        is_ours = bool(job) and self._lives(job["pid"], name)
+        is_ours = bool(job) and self._lives(job["pid"], folder)
         state: State = "stopping" if job.get("asked") else "training"
         if not is_ours:
             state = "training" if self._is_held(folder) else "unreadable" if wrong else self._ended(folder, job)
-        words = last_line(folder / LOG) if state == "failed" else wrong
+        words = last_line(self._log(folder)) if state == "failed" else wrong
         return Status(name, config, state, is_ours, job.get("started") if is_ours else None, words)
 
     def log(self, name: str, lines: int = 12) -> str:
         """The end of what a training said."""
-        return "\n".join(tail(self._folder(name) / LOG)[-lines:])
+        return "\n".join(tail(self._log(self._folder(name)))[-lines:])
 
     def _folder(self, name: str) -> Path:
         """Raises JobError: only names that were found can be used."""
         if name not in self.names():
             raise JobError(f"there is no run '{name}'")
         return self.runs / name
+
+    @staticmethod
+    def _log(folder: Path) -> Path:
+        """What a training says: in its folder, or beside it where that could not be moved there."""
+        return folder / LOG if (folder / LOG).exists() else folder.parent / f".{folder.name}.log"
 
     def _job(self, name: str) -> dict[str, Any]:
         try:
@@ -177,15 +185,15 @@ class Jobs:
 
     def _spawn(self, folder: Path, arguments: list[str]) -> None:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        log = folder.parent / f".{folder.name}.log"
+        where = self._log(folder)
         game = arguments[arguments.index("--game") + 1] if "--game" in arguments else None
         command = [sys.executable, "-c", START, "train", "--run", str(folder), *arguments]
         # the trainer wants an empty folder: its words wait beside it until it has made its own
-        where = folder / LOG if folder.exists() else log
         environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
         with where.open("ab") as out:
             child = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=out, stderr=out, env=environment,
-                                     start_new_session=True)
+                                     start_new_session=True,
+                                     creationflags=getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0))
         self._children[child.pid] = child
         job = {"pid": child.pid, "started": time.time(), "game": game}
         deadline = time.monotonic() + 60
@@ -194,11 +202,14 @@ class Jobs:
                 words = last_line(where) or "it did not begin within a minute"
                 if child.poll() is None:
                     child.kill()
-                log.unlink(missing_ok=True)
+                    child.wait()
+                if where != folder / LOG:
+                    where.unlink(missing_ok=True)
                 raise JobError(words.removeprefix("diamond: "))
             time.sleep(0.05)
-        if where == log:
-            os.replace(log, folder / LOG)
+        if os.name == "posix":
+            # Windows moves no file that is open
+            os.replace(where, folder / LOG)
         write_atomically(folder / JOB, json.dumps(job).encode())
 
     def _free_name(self, game: str) -> str:
@@ -208,24 +219,28 @@ class Jobs:
             number += 1
         return f"{stem}-{number}"
 
-    def _lives(self, pid: int, name: str) -> bool:
+    def _lives(self, pid: int, folder: Path) -> bool:
         """Whether a process is still the one that trains this run."""
         child = self._children.get(pid)
         if child is not None:
             return child.poll() is None
+        if sys.platform != "linux":
+            # a process is not asked for its command there, and its number may belong to another one by now
+            return self._is_locked(folder)
         try:
-            os.kill(pid, 0)
-        except (ProcessLookupError, PermissionError, OverflowError):
+            return folder.name.encode() in Path(f"/proc/{pid}/cmdline").read_bytes()
+        except OSError:
             return False
-        words = Path(f"/proc/{pid}/cmdline")
-        # elsewhere than on Linux a number that was given out anew would be taken for the old process
-        return not words.exists() or name.encode() in words.read_bytes()
 
     def _is_held(self, folder: Path) -> bool:
         """Whether a process that was not started from here trains in this folder."""
         metrics = folder / "metrics.jsonl"
         # to ask is to hold the lock for a moment: only where somebody may be at work
-        if not metrics.exists() or time.time() - metrics.stat().st_mtime > FRESH or not (folder / ".lock").exists():
+        return metrics.exists() and time.time() - metrics.stat().st_mtime <= FRESH and self._is_locked(folder)
+
+    @staticmethod
+    def _is_locked(folder: Path) -> bool:
+        if not (folder / ".lock").exists():
             return False
         try:
             with FileLock(folder / ".lock", timeout=0):
@@ -235,7 +250,7 @@ class Jobs:
 
     @staticmethod
     def _ended(folder: Path, job: dict[str, Any]) -> State:
-        words = last_line(folder / LOG)
+        words = last_line(Jobs._log(folder))
         if words.startswith("finished"):
             return "finished"
         if words.startswith("diamond:") or "Error" in words:

@@ -51,9 +51,9 @@ def export_space(folder: Path, checkpoints: Sequence[str]) -> list[str]:
     for package in PACKAGES:
         shutil.copytree(ROOT / package, folder / package, ignore=shutil.ignore_patterns("__pycache__", "desktop"))
     shutil.copyfile(ROOT / "LICENSE", folder / "LICENSE")
-    (folder / "space.py").write_text(APP)
-    (folder / "requirements.txt").write_text("\n".join(requirements()) + "\n")
-    (folder / "README.md").write_text(card_of(titles))
+    (folder / "space.py").write_text(APP, encoding="utf-8")
+    (folder / "requirements.txt").write_text("\n".join(requirements()) + "\n", encoding="utf-8")
+    (folder / "README.md").write_text(card_of(titles), encoding="utf-8")
     return titles
 
 

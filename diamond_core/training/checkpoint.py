@@ -24,7 +24,7 @@ import cattrs
 import torch
 from cattrs.preconf.json import make_converter
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
@@ -112,11 +112,11 @@ def save_checkpoint(folder: str | Path, agent: Agent, card: Card, starts: dict[s
     temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
     try:
         weights = {key: p.detach().to("cpu", dtype).contiguous() for key, p in agent.published_state_dict().items()}
-        save_file(weights, temporary / WEIGHTS)
+        (temporary / WEIGHTS).write_bytes(save(weights))
         card = Card(**{**vars(card), "sha256": sha256_of(temporary / WEIGHTS)})
         (temporary / CARD).write_text(json.dumps(CONVERTER.unstructure(card), indent=2) + "\n")
         if starts is not None:
-            save_file({name: x.cpu().contiguous() for name, x in starts.items()}, temporary / STARTS)
+            (temporary / STARTS).write_bytes(save({name: x.cpu().contiguous() for name, x in starts.items()}))
         # others may read it, whatever the libraries that wrote it think
         temporary.chmod(0o755)
         for file in temporary.iterdir():

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor
 
 from diamond_core.config import SamplerConfig
@@ -82,7 +82,7 @@ class DreamState:
 
     def save(self, path: str | Path) -> None:
         """Writes a small safetensors file (about 60 KB a dream)."""
-        save_file({name: x.cpu().contiguous() for name, x in self.tensors().items()}, path)
+        Path(path).write_bytes(save({name: x.cpu().contiguous() for name, x in self.tensors().items()}))
 
     @staticmethod
     def load(path: str | Path) -> DreamState:

@@ -42,16 +42,11 @@ export class Drawer {
 
   opened(game) {
     this.game = game;
-    const { knobs } = game;
-    this.inputs.steps.value = knobs.steps === "auto" ? game.most : knobs.steps;
-    this.inputs.auto.checked = knobs.steps === "auto";
-    this.inputs.churn.value = knobs.churn;
-    this.inputs.temperature.value = knobs.temperature;
+    this.turned(game.knobs);
     this.inputs.speed.value = game.speed;
     this.inputs.seed.value = game.seed;
     this.inputs.resync.value = game.resync;
-    this.player.choose("order", knobs.order);
-    for (const input of Object.values(this.inputs)) this.say(input);
+    for (const input of [this.inputs.speed, this.inputs.resync]) this.say(input);
     for (const section of this.element.querySelectorAll("[data-needs=reality]")) section.hidden = !game.reality;
     this.find(".mind").replaceChildren(...game.actions.map((name) => {
       const row = line("div", "thought", "");
@@ -59,6 +54,17 @@ export class Drawer {
       return row;
     }), line("p", "value", ""));
     if (this.inputs.mind.checked) this.player.send("mind", { on: true });
+    if (this.inputs.screen.checked) this.player.send("screen", { on: true });
+  }
+
+  /** How the dream is drawn, as the server knows it. */
+  turned({ steps, churn, temperature, order }) {
+    this.inputs.steps.value = steps === "auto" ? this.game.most : steps;
+    this.inputs.auto.checked = steps === "auto";
+    this.inputs.churn.value = churn;
+    this.inputs.temperature.value = temperature;
+    this.player.choose("order", order);
+    for (const input of [this.inputs.steps, this.inputs.churn, this.inputs.temperature]) this.say(input);
   }
 
   seen(view) {
@@ -123,14 +129,14 @@ export class Drawer {
   }
 
   calm() {
-    const { knobs } = this.game;
-    this.turn(knobs);
-    this.opened(this.game);
+    const { steps, churn, temperature, order } = this.game.own;
+    this.turn({ steps, churn, temperature, order });
+    this.turned(this.game.own);
   }
 
   reset() {
     const field = this.inputs.seed, seed = seedOf(field.value), same = seed === this.game?.seed || field.value === "";
-    if (!same) field.value = seed;
+    if (!same) this.game.seed = field.value = seed;
     this.player.send("reset", same ? {} : { seed });
     this.player.focusPlay();
   }

@@ -33,9 +33,9 @@ OWNER = "/studio"
 def mount(app: FastAPI, house: House) -> None:
     """Puts the tabs at `/`; beyond loopback those for visitors, and the owner's at `/studio`."""
     options: dict[str, Any] = {
-        "theme": theme(), "css": STYLE.read_text(), "head": HEAD, "footer_links": [], "show_error": True,
-        "ssr_mode": False, "pwa": False, "mcp_server": False, "enable_monitoring": False, "run_history": False,
-        "max_file_size": "512mb"}
+        "theme": theme(), "css": STYLE.read_text(encoding="utf-8"), "head": HEAD, "footer_links": [],
+        "show_error": True, "ssr_mode": False, "pwa": False, "mcp_server": False, "enable_monitoring": False,
+        "run_history": False, "max_file_size": "512mb"}
     access = house.settings.access
     if not access.loopback and not access.public:
         gr.mount_gradio_app(app, tabs(house, is_owner=True), path=OWNER, **options)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from pathlib import Path
 
 import numpy as np
 import pygame
@@ -336,6 +337,25 @@ def test_a_tape_is_recorded(stage, home):
     assert stage.view.recording == 3
     stage.tap(pygame.K_r, "r")
     assert stage.view.recording is None and len(list(home.rglob("*.tape"))) == 1
+
+
+def test_a_tape_runs_on_where_it_cannot_be_written(stage, monkeypatch):
+    def full(tape: object, path: Path) -> None:
+        raise OSError(28, "No space left on device", str(path))
+
+    stage.tap(pygame.K_r, "r")
+    steps(stage, 3)
+    monkeypatch.setattr("app.session.tapefile.save_tape", full)
+    stage.tap(pygame.K_r, "r")
+    assert stage.session.recorder is not None and stage.view.recording == 3 and stage.play._wrong
+
+
+def test_going_back_ends_with_its_key_whatever_else_is_held(stage):
+    steps(stage, 3)
+    stage.down(pygame.K_COMMA, ",")
+    stage.until(lambda: stage.play.hands.busy, "for time to run back")
+    pygame.event.post(Event(pygame.KEYUP, key=pygame.K_COMMA, unicode=",", mod=pygame.KMOD_LCTRL, scancode=0))
+    stage.until(lambda: not stage.play.hands.busy, "for it to stop")
 
 
 def test_a_tape_that_runs_is_kept_when_the_window_is_closed(stage, home):

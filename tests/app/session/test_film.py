@@ -49,6 +49,19 @@ def test_films_of_all_kinds(tape: Tape, pong_world: ToldWorld, tmp_path: Path, e
             assert getattr(image, "n_frames", 1) == (1 if ending == ".png" else 11)
 
 
+def test_a_return_belongs_to_the_picture_above_it(tape: Tape, pong_world: ToldWorld):
+    """Only reality wins here, so that its return alone is to be seen, and not where the dream is."""
+    steps = [p._replace(reward=0.0, reality_reward=1.0) for p in tape.replay(pong_world, reality=True)]
+    lived = next(i for i, p in enumerate(steps) if p.lived)
+
+    def drawn(show: str | None, last: int, **other: float) -> np.ndarray:
+        hud = Hud(tape, show, 4)
+        return [hud(p._replace(**other)) for p in steps[:last + 1]][-1]
+
+    for show, last, told in (("reality", 3, True), (None, lived, True), (None, 3, False), ("dream", 3, False)):
+        assert np.array_equal(drawn(show, last), drawn(show, last, reality_reward=2.0)) != told
+
+
 def test_what_is_shown(tape: Tape, pong_world: ToldWorld):
     played = list(tape.replay(pong_world, reality=True))
     first, lived = played[0], played[7]

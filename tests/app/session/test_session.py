@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from app.session.film import verify
 from app.session.saved import require_fit
 from app.session.session import Session
 from app.session.twin import Likeness
@@ -124,6 +125,20 @@ def test_a_branch_taken_is_what_the_thumbnails_showed(session: Session):
     for back in range(6):
         np.testing.assert_array_equal(session.timeline.picture(view.moment - back), fan.frames[3, 5 - back])
     assert session.real.trail().actions == (*trail, *[3] * 6) and view.age == 8
+
+
+def test_a_branch_taken_is_not_cut_by_a_routine_resync(session: Session, pong_world: ToldWorld):
+    session.resync_every = 4
+    play(session, "uu")
+    session.start_tape()
+    fan = session.fan_out(0.4)
+    view = session.take_branch(3)
+    assert view.age == 8 and torch.equal(session.timeline.state(view.moment).frames, session.dream.frames)
+    np.testing.assert_array_equal(session.timeline.picture(view.moment), fan.frames[3, -1])
+    assert verify(session.recorder.tape(), pong_world).first_difference is None
+    session.paused = False
+    play(session, "u")
+    assert session.view.age == 0
 
 
 def test_the_dream_goes_on_from_a_painted_frame(session: Session, pong_world: ToldWorld):

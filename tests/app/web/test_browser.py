@@ -322,6 +322,42 @@ def test_who_has_no_mouse_keeps_the_focus(page, url: str):
     page.wait_for_selector("dream-player .timeline[aria-valuetext='1.0 s ago']")
 
 
+def test_as_it_was_is_how_the_dream_was_drawn_at_first(page, url: str):
+    """Also behind a lost connection, and it leaves the pace alone."""
+    enter(page, url, "small")
+    drawer = "document.querySelector('dream-player').drawer"
+    own = page.evaluate(f"{drawer}.game.own")
+
+    def cut(temperature: float) -> None:
+        page.evaluate("document.querySelector('dream-player').link.socket.close()")
+        page.wait_for_function(f"{drawer}.game.knobs.temperature === {temperature}")
+
+    page.keyboard.press("?")
+    field = "dream-player input[name={}]"
+    for name, value in (("temperature", "3"), ("speed", "2")):
+        page.locator(field.format(name)).evaluate("""(input, value) => { input.value = value;
+            input.dispatchEvent(new Event("change", { bubbles: true })); }""", value)
+    cut(3)
+    page.click("dream-player button[data-do=calm]")
+    assert float(page.input_value(field.format("temperature"))) == own["temperature"] != 3
+    assert page.input_value(field.format("speed")) == "2"
+    cut(own["temperature"])
+
+
+def test_a_start_is_a_start_again(page, url: str):
+    enter(page, url, "small")
+    page.keyboard.press("?")
+    sent = []
+    page.expose_function("told", lambda t, fields: sent.append(fields) if t == "reset" else None)
+    page.evaluate("""() => { const player = document.querySelector("dream-player"), send = player.send.bind(player);
+        player.send = (t, fields) => { window.told(t, fields ?? {}); return send(t, fields); }; }""")
+    for seed in ("7", "0", "0"):
+        page.fill("dream-player input[name=seed]", seed)
+        page.click("dream-player button[data-do=reset]")
+    page.wait_for_timeout(200)
+    assert sent == [{"seed": 7}, {"seed": 0}, {}]
+
+
 def test_differences_do_not_lie_over_reality(page, url: str):
     enter(page, url, "tiny-pong")
     page.keyboard.press("t")

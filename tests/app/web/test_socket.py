@@ -11,6 +11,7 @@ import torch
 from PIL import Image
 from websockets.exceptions import ConnectionClosed
 
+from app.session.session import Session
 from app.web.lobby import IDLE, REPLACED
 from app.web.retold import DIGITS
 from tests.app.web.conftest import NAMES, Server
@@ -132,6 +133,22 @@ def test_all_futures_at_once(server: Server):
         if at:
             last = pixels(image)[2 * 16:3 * 16, -16:]
             np.testing.assert_array_equal(pixels(page.views[at[0]][1][0]), last)
+
+
+def test_futures_are_forgotten_with_their_dream(server: Server, monkeypatch: pytest.MonkeyPatch):
+    """A host that dreams no future any more, as behind the end of a dream."""
+    monkeypatch.setattr(Session, "grow_fan", lambda session: session.fan)
+    with server.page() as page:
+        page.open()
+        page.view()
+        page.send("fork")
+        assert "futures" in page.until("note")["text"]
+        page.send("open", game="small")
+        page.until("opened")
+        page.view(lambda v: v["moment"] > 3)
+        page.events.clear()
+        page.view(lambda v: v["moment"] > 12)
+        assert not [e for e in page.events if "futures" in e.get("text", "")]
 
 
 @pytest.mark.parametrize("paused", [True, False])

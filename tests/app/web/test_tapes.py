@@ -230,6 +230,12 @@ def test_real_play_is_learned_from(tmp_path: Path, pong_tape: Tape):
     path = play_of(tapes, "Pong", tmp_path / "data")
     assert Dataset.open(path).num_steps == len(pong_tape)
     assert datasets_of(tmp_path / "data", "Pong") == [(path, "1 episodes")]
+    # a run that learns from it goes on with it, whatever is recorded later
+    assert play_of(tapes, "Pong", tmp_path / "data") == path
+    tapes.keep(pong_tape, [], "y", by_visitor=False)
+    more = play_of(tapes, "Pong", tmp_path / "data")
+    assert Dataset.open(more).num_steps == 2 * len(pong_tape) and Dataset.open(path).num_steps == len(pong_tape)
+    assert sorted(p.name for p in (tmp_path / "data").iterdir()) == sorted([path.name, more.name])
 
 
 def test_a_space_is_a_folder_that_runs(tmp_path: Path, shelf: Path):
