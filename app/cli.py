@@ -114,6 +114,12 @@ def at_least(least: int, **counts: int) -> None:
             raise ValueError(f"--{name.replace('_', '-')} must be {least} or more, got {count}")
 
 
+def is_seed(seed: int) -> None:
+    """Raises ValueError for --seed where it is none: streams of numbers are told apart by the bits above."""
+    if not 0 <= seed < 2**31:
+        raise ValueError(f"--seed must be 0 to {2**31 - 1}, got {seed}")
+
+
 def parse(target: Callable[..., Any], name: str, args: list[str], default: Any = None) -> Any:
     """tyro's parser, with errors as one line. `target` is a dataclass, or a function that is called."""
     import tyro

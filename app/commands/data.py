@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from tyro.conf import Positional
 
-from app.cli import at_least, parse
+from app.cli import at_least, is_seed, parse
 from app.commands.train import canonical, stop_request
 
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ def collect(args: list[str]) -> None:
 
     game = canonical(c.game)
     at_least(1, steps=c.steps, num_envs=c.num_envs, image_size=c.image_size, noop_max=c.noop_max)
-    at_least(0, seed=c.seed)
+    is_seed(c.seed)
     if not c.append and c.out.exists() and (not c.out.is_dir() or any(c.out.iterdir())):
         raise ValueError(f"{c.out} is not empty: choose another folder, or --append to add to a dataset")
     size = (c.image_size, c.image_size)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from tyro.conf import Positional
 
-from app.cli import at_least, new_file, new_files, parse
+from app.cli import at_least, is_seed, new_file, new_files, parse
 
 if TYPE_CHECKING:
     from diamond_core.evaluation import EventReport, FreeReport
@@ -58,6 +58,7 @@ def returns(args: list[str]) -> None:
     """Score, its spread, and the human-normalised score."""
     c: Returns = parse(Returns, "evaluate returns", args)
     at_least(1, episodes=c.episodes, num_envs=c.num_envs, max_steps=c.max_steps)
+    is_seed(c.seed)
     from tqdm import tqdm
 
     from diamond_core.config import RuntimeConfig
@@ -136,6 +137,8 @@ def fidelity(args: list[str]) -> None:
     """Writes the report and prints its main lines."""
     c: Fidelity = parse(Fidelity, "evaluate fidelity", args)
     at_least(1, rollouts=c.rollouts, horizons=min(c.horizons, default=1))
+    at_least(0, holdout=c.holdout)
+    is_seed(c.seed)
     from dataclasses import replace
 
     from diamond_core.config import RuntimeConfig
@@ -215,6 +218,7 @@ def free(args: list[str]) -> None:
     """Points, things and likeness, the dream beside reality."""
     c: Free = parse(Free, "evaluate free", args)
     at_least(1, steps=c.steps, dreams=c.dreams)
+    is_seed(c.seed)
     out = c.out and new_file(c.out)
     from diamond_core.agent.policies import MIXED, RandomPolicy
     from diamond_core.agent.scripted import ScriptedPolicy
@@ -286,6 +290,7 @@ def events(args: list[str]) -> None:
     """Counts in reality, on real frames and in the dream, a line a kind of event."""
     c: EventsOf = parse(EventsOf, "evaluate events", args)
     at_least(1, ahead=c.ahead, moments=c.moments)
+    is_seed(c.seed)
     out = c.out and new_file(c.out)
     from diamond_core.evaluation import evaluate_events
 
@@ -344,12 +349,13 @@ def schedules(args: list[str]) -> None:
     """Prints the one-step and the long-run error of each schedule."""
     c: Schedules = parse(Schedules, "evaluate schedules", args)
     at_least(1, rollouts=c.rollouts, horizon=c.horizon)
+    is_seed(c.seed)
     from diamond_core.evaluation.schedules import compare_schedules
 
     _, world, dataset = world_and_play(c.checkpoint, c.dataset, None, c.device)
     with shown(" schedules") as watch:
         found = compare_schedules(world, dataset, horizon=c.horizon, num_rollouts=c.rollouts, seed=c.seed, watch=watch)
-    late = f"{c.horizon - c.horizon // 10 + 1} to {c.horizon}"
+    late = f"{c.horizon - max(1, c.horizon // 10) + 1} to {c.horizon}"
     print(f"{dataset.info.game}: PSNR in dB of the first step, and of steps {late}")
     for row in found:
         sigmas = ", ".join(f"{sigma:.3g}" for sigma in row.sigmas)

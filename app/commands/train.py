@@ -13,7 +13,7 @@ from dataclasses import replace
 from difflib import get_close_matches
 from pathlib import Path
 
-from app.cli import parse
+from app.cli import main, parse
 
 UNITS = {"s": 1, "m": 60, "h": 3600}
 HELP = """usage: diamond train --game GAME --preset paper|playground|tiny --run DIR [options]
@@ -65,8 +65,8 @@ def train(args: list[str]) -> None:
         raise ValueError("name the run's folder: --run DIR")
     run = Run(Path(values["run"]))
     if resume:
-        if rest:
-            raise ValueError(f"--resume takes the configuration from the run; leave out {' '.join(rest)}")
+        if other := [*(f"--{name}" for name in ("game", "preset", "init") if values[name]), *rest]:
+            raise ValueError(f"--resume takes the configuration from the run; leave out {' '.join(other)}")
         config = run.config()
     config = replace(config, game=canonical(config.game))
     if config.runtime.threads:
@@ -132,10 +132,10 @@ def stop_request(started: float = 0.0, limit: float | None = None) -> Iterator[C
 
 def canonical(game: str) -> str:
     """The game's name as it is spelled everywhere. Raises ValueError for an unknown one."""
-    from diamond_core.envs import action_names, list_games
+    from diamond_core import envs
 
-    action_names(game)
-    return {name.lower(): name for name in list_games()}.get(game.lower(), game)
+    envs.action_names(game)
+    return envs.canonical(game)
 
 
 def take(args: list[str], option: str) -> str | None:
@@ -169,4 +169,4 @@ def closest(word: str, words: list[str]) -> str:
 
 
 if __name__ == "__main__":
-    train(sys.argv[1:])
+    main(["train", *sys.argv[1:]])

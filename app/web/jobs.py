@@ -20,8 +20,8 @@ from typing import Any, Literal
 
 from filelock import FileLock, Timeout
 
+from diamond_core import envs
 from diamond_core.config import TrainConfig
-from diamond_core.envs import action_names, list_games
 from diamond_core.presets import PRESETS
 from diamond_core.training.run import Run, RunError, write_atomically
 
@@ -282,11 +282,11 @@ def canonical(game: str) -> str:
     """A game as it is spelled everywhere. Raises JobError for one that does not exist."""
     game = game.strip()
     try:
-        action_names(game)
+        envs.action_names(game)
     except Exception as error:
         # gymnasium has errors of its own for ids that it does not know
         raise JobError(" ".join(str(error).split()) or f"there is no game '{game}'") from None
-    return {name.lower(): name for name in list_games()}.get(game.lower(), game)
+    return envs.canonical(game)
 
 
 def tail(path: Path, size: int = 16 * 1024) -> list[str]:

@@ -19,6 +19,7 @@ __all__ = [
     "ToyVector",
     "Trail",
     "action_names",
+    "canonical",
     "list_games",
     "make_env",
 ]
@@ -50,6 +51,11 @@ def make_env(
         noop_max=noop_max,
         max_frames=max_frames,
     )
+
+
+def canonical(game: str) -> str:
+    """A game's name as it is spelled everywhere. Raises ValueError where there is no such Atari game."""
+    return game if game == "toy" or game.startswith("gym:") else atari.canonical(game)
 
 
 def action_names(game: str) -> list[str]:

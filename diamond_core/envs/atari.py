@@ -45,6 +45,11 @@ def rom_of(game: str) -> str:
     raise ValueError(f"no Atari game is called {game!r}; nearest: {near}; all are named by: diamond games")
 
 
+def canonical(game: str) -> str:
+    """'ms_pacman' -> 'MsPacman'; ValueError where there is no such game."""
+    return _camel(rom_of(game))
+
+
 class AtariVector(Worlds):
     """n worlds of one Atari game."""
 

@@ -166,7 +166,8 @@ class Dataset:
         whole = [entry.number for entry in kept] == list(range(len(lengths)))
         if not whole or any(len(entry.episode) < length for entry, length in zip(kept, lengths, strict=True)):
             expected = f"{len(lengths)} episodes and {sum(lengths)} steps"
-            raise DatasetError(f"expected {expected} or more, some are missing; resume from an older state")
+            raise DatasetError(f"expected {expected} or more in {self.folder}, some are missing; restore them, or "
+                               "begin another run with --dataset and what is left")
         self._discard(len(lengths))
         for index, (entry, length) in enumerate(zip(kept, lengths, strict=True)):
             if len(entry.episode) > length:
@@ -182,6 +183,13 @@ class Dataset:
         for index, entry in enumerate(self._entries):
             parts[index in held]._entries.append(entry)
         return parts
+
+    def oldest(self, lengths: Sequence[int]) -> Dataset:
+        """What it was when it had these lengths, in RAM only. Raises `DatasetError` where it did not just grow."""
+        if self.lengths[: len(lengths)].tolist() != list(lengths):
+            raise DatasetError(f"expected {self.folder} to begin with the {len(lengths)} episodes and {sum(lengths)} "
+                               "steps that were learned from, got others; restore them")
+        return self.split(slice(len(lengths), None))[0]
 
     def _store(self, number: int, episode: Episode) -> _Entry:
         self._check(episode, f"episode {number}")

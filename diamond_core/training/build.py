@@ -21,6 +21,7 @@ from diamond_core.agent.rollout import Rollouts
 from diamond_core.agent.scripted import RULES, ScriptedPolicy, mixed_play
 from diamond_core.config import CollectionConfig, TrainConfig
 from diamond_core.device import Runtime
+from diamond_core.diffusion.noise import schedule
 from diamond_core.diffusion.sampler import check_num_steps
 from diamond_core.envs import make_env
 from diamond_core.evaluation.sprites import moments_of
@@ -48,7 +49,8 @@ ACTION_LAYERS = re.compile(r"act_emb.*weight|actor_linear")
 """Layers with one row an action."""
 FIRST_LAYER = "inner_model.conv_in.weight"
 """Of the denoiser, with columns for every past frame, oldest first."""
-LEAST = {"collection.num_envs": 1, "reward_segment": 2, "sight.segment": 1, "imitation.segment": 1,
+LEAST = {"seed": 0, "holdout": 0, "denoising.num_autoregressive_steps": 0, "collection.num_envs": 1,
+         "reward_segment": 2, "sight.segment": 1, "imitation.segment": 1,
          "returns.rollout_length": 1, "imagination.horizon": 1, "evaluation.episodes": 0,
          "evaluation.final_episodes": 0, "evaluation.num_envs": 1, "evaluation.max_steps": 1}
 """The smallest values with which a run comes to its end. The reward model learns from all but a segment's last step."""
@@ -83,9 +85,14 @@ def check(config: TrainConfig, names: Sequence[str], world_size: int) -> None:
     with asked_by("denoising.guess_share"):
         if not 0 <= config.denoising.guess_share <= 1:
             raise ValueError(f"expected a share from 0 to 1, got {config.denoising.guess_share}")
+    with asked_by("sampling_weights"):
+        if (weights := config.sampling_weights) is not None and (min(weights, default=0) < 0 or not sum(weights)):
+            raise ValueError(f"expected weights of which one is more than 0 and none is less, got {weights}")
     for option in ("agent.sampler.num_steps", "imagination.denoising_steps"):
         with asked_by(option):
             check_num_steps(attrgetter(option)(config) or 1)  # none, or 0, is as many as the world is played with
+    with asked_by("agent.sampler"):
+        schedule(config.agent.sampler)
     used = ["actor_critic"] if config.model_free else [*MODELS, *(
         name for name in ("sight", "imitation") if getattr(config, name).first_updates)]
     for name in used:
@@ -209,12 +216,18 @@ def compile_parts(model: nn.Module) -> None:
             getattr(model, name).compile()
 
 
-def dataset_of(config: TrainConfig, run: Run, names: list[str]) -> Dataset:
-    """The run's own dataset, or the static one without what is held out; in RAM only for model-free training."""
+def dataset_of(config: TrainConfig, run: Run, names: list[str], known: Sequence[int] | None = None) -> Dataset:
+    """The run's own dataset, or the static one without what is held out; in RAM only for model-free training. A static
+    one that has grown is what it was when the episodes that were learned from had the `known` lengths."""
     info = DatasetInfo(config.game, tuple(names), config.agent.frame_shape)
     if config.dataset is None:
         return Dataset(None if config.model_free else run.dataset, info)
     dataset = Dataset.open(Path(config.dataset), info)
+    if known is not None:
+        return dataset.oldest(known)
+    if config.holdout >= dataset.num_episodes:
+        raise ValueError(f"{config.dataset} has {dataset.num_episodes} episodes, of which --holdout {config.holdout} "
+                         "leaves none to learn from")
     return dataset.split(slice(-config.holdout, None))[0] if config.holdout else dataset
 
 

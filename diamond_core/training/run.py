@@ -97,12 +97,16 @@ class Run:
 
     def load_state(self) -> dict[str, Any] | None:
         """The newest whole state, or None if none was saved yet."""
+        instead = f"restore it, or begin another run with what this one learned and played (--init {self.folder}" + (
+            f" --dataset {self.dataset})" if self._has_data() else ")")
         if not self.state_path.exists():
+            if self.moments():
+                raise RunError(f"{self.state_path} is missing, and nothing goes on without it: {instead}")
             return None
         try:
             return torch.load(self.state_path, map_location="cpu", weights_only=True)
         except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
-            raise RunError(f"{self.state_path} is damaged: remove it to begin this run anew") from error
+            raise RunError(f"{self.state_path} is damaged: {instead}") from error
 
     def moment(self, epoch: int) -> Path:
         """The folder of the agent as it was after an epoch."""

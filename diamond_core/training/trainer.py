@@ -78,13 +78,14 @@ class Trainer:
         self.learners = learners_of(config, self.action_names, self.runtime, processes.world_size, source)
         self.shown = Agent(config.agent, *(self.learners[name].averaged for name in MODELS))  # type: ignore[arg-type]
         # one process makes the folder and rolls it back, the others read what they find then
+        known = None if self._state is None else self._state["episodes"]
         if processes.is_main:
-            self.dataset = dataset_of(config, run, self.action_names)
+            self.dataset = dataset_of(config, run, self.action_names, known)
             if config.dataset is None and not config.model_free:
-                self.dataset.rollback([] if self._state is None else self._state["episodes"])
+                self.dataset.rollback(known or [])
         processes.barrier()
         if not processes.is_main:
-            self.dataset = dataset_of(config, run, self.action_names)
+            self.dataset = dataset_of(config, run, self.action_names, known)
         self.collector: Collector | None = None
         self.rollouts: Rollouts | None = None
         self._samplers: dict[str, SegmentSampler] = {}
@@ -110,9 +111,9 @@ class Trainer:
             getattr(self, f"_{PHASES[phase]}")()
             self.position.step = 0
         self.position = Position(self.position.epoch + 1)
-        if self.is_finished or time.perf_counter() - self._moment_at > self.config.save_every:
+        if due := self.is_finished or time.perf_counter() - self._moment_at > self.config.save_every:
             self._save_moment(self.position.epoch - 1)
-        self._save_if_due(force=self.is_finished)
+        self._save_if_due(force=due)  # a moment without a state could not be gone on from
 
     @property
     def is_finished(self) -> bool:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import shutil
 import signal
+import subprocess
+import sys
 from dataclasses import replace
 
 import pytest
@@ -135,7 +137,11 @@ def test_help_needs_no_command(capsys):
     (["evaluate", "aggregate", "absent.json"], "absent.json"),
     (["export", "Pong", "--out", "d", "--policy-temperature", "0"], "--policy-temperature must be more than 0, got 0"),
     (["collect", "--game", "Pong", "--out", "d", "--image-size", "0"], "--image-size must be 1 or more, got 0"),
-    (["collect", "--game", "toy", "--out", "d", "--seed", "-5"], "--seed must be 0 or more, got -5"),
+    (["collect", "--game", "toy", "--out", "d", "--seed", "-5"], "--seed must be 0 to 2147483647, got -5"),
+    (["collect", "--game", "toy", "--out", "d", "--seed", str(2**44)], "--seed must be 0 to 2147483647"),
+    (["evaluate", "events", "Pong", "--dataset", "d", "--seed", str(2**32)], "--seed must be 0 to 2147483647"),
+    (["train", "--resume", "--run", "x", "--game", "Breakout"], "leave out --game"),
+    (["evaluate", "fidelity", "Pong", "--dataset", "d", "--holdout", "-3"], "--holdout must be 0 or more, got -3"),
     (["record", "Pong", "--out", "a.mp4", "--frames", "-1"], "--frames must be 1 or more, got -1"),
     (["record", "Pong", "--out", "."], ". is a folder"),
     (["evaluate", "events", "Pong", "--dataset", "d", "--ahead", "0"], "--ahead must be 1 or more, got 0"),
@@ -152,6 +158,12 @@ def test_help_needs_no_command(capsys):
 def test_bad_input_is_one_line(capsys, tmp_path, monkeypatch, args, words):
     monkeypatch.chdir(tmp_path)
     assert words in fails(capsys, *args)
+
+
+def test_what_torchrun_starts_is_the_command(tmp_path):
+    command = [sys.executable, "-m", "app.commands.train", "--", "--game", "Nope", "--run", str(tmp_path / "x")]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 2 and done.stderr.startswith("diamond: no Atari game is called 'Nope'")
 
 
 def test_nothing_that_existed_is_lost(capsys, home, tmp_path):

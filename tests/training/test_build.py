@@ -39,12 +39,26 @@ def changed(config: TrainConfig, option: str, value: object) -> TrainConfig:
     ("collection.first_policy", "scripted", "no scripted player for toy"),
     ("imitation.segment", 0, "1 or more, got 0"),
     ("actor_critic.accumulation", 0, "1 or more, got 0"),
-    ("reward_end.batch_size", 0, r"share evenly, got 0")])
+    ("reward_end.batch_size", 0, r"share evenly, got 0"),
+    ("seed", -1, "0 or more, got -1"),
+    ("holdout", -3, "0 or more, got -3"),
+    ("denoising.num_autoregressive_steps", -1, "0 or more, got -1"),
+    ("sampling_weights", (), r"more than 0 and none is less, got \(\)"),
+    ("sampling_weights", (0.0, 0.0), "more than 0 and none is less"),
+    ("sampling_weights", (-1.0, 2.0), "more than 0 and none is less")])
 def test_what_would_fail_hours_later_is_refused_now_in_one_line_that_names_the_option(option, value, words):
     spelled = "--" + option.replace("_", "-")
     with pytest.raises(ValueError, match=rf"{words}.*see {spelled}$") as refused:
         check(changed(tiny("toy"), option, value), action_names("toy"), 1)
     assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize("sampler", [{"sigma_min": 0.0}, {"temperature": -1.0}, {"sigma_max": 0.001}])
+def test_a_sampler_that_cannot_draw_is_refused_before_the_agent_needs_it(sampler):
+    config = tiny("toy")
+    agent = replace(config.agent, sampler=replace(config.agent.sampler, **sampler))
+    with pytest.raises(ValueError, match=r"noise levels must fall .*: see --agent\.sampler$"):
+        check(replace(config, agent=agent), action_names("toy"), 1)
 
 
 @pytest.mark.parametrize("preset", PRESETS)

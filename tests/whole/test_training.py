@@ -26,6 +26,7 @@ from diamond_core.config import (
     TrainConfig,
 )
 from diamond_core.evaluation.returns import play_episodes
+from diamond_core.replay import Dataset, DatasetError
 from diamond_core.training.checkpoint import CONVERTER
 from diamond_core.training.library import load
 from diamond_core.training.progress import Position
@@ -208,6 +209,36 @@ def test_static_dataset_initial_weights_and_holdout(unstopped, tmp_path):
     assert [stage["updates"] for stage in told["stages"]] == [{"denoiser": first["updates"]["denoiser"]}, own]
     assert told["updates"] == {**own, "denoiser": own["denoiser"] + first["updates"]["denoiser"]}
     assert told["seconds"] >= first["seconds"] and "stages" not in first
+
+
+def test_a_static_dataset_that_has_grown_changes_nothing(unstopped, tmp_path):
+    """What was held out stays so, and a run that goes on is the one that was never stopped."""
+    shutil.copytree(unstopped[0] / "dataset", tmp_path / "data")
+    one = {name: replace(getattr(CONFIG, name), first_updates=2, updates=2) for name in LEARNED}
+    config = replace(CONFIG, dataset=str(tmp_path / "data"), holdout=2, final_epochs=2, **one)
+    train(tmp_path / "whole", config)
+    before = train(tmp_path / "stopped", config, stop_after=4).dataset.lengths.tolist()
+    grown = Dataset.open(tmp_path / "data")
+    grown.add(grown[0])
+    assert train(tmp_path / "stopped", config).dataset.lengths.tolist() == before
+    assert metrics(tmp_path / "stopped") == metrics(tmp_path / "whole")
+    (tmp_path / "data" / "000000.episode").unlink()
+    with pytest.raises(DatasetError, match=r"to begin with the \d+ episodes .* restore them"):
+        Trainer(config, Run(tmp_path / "stopped"))
+    with pytest.raises(ValueError, match="--holdout 100 leaves none"):
+        train(tmp_path / "none", replace(config, holdout=100))
+
+
+def test_a_run_that_lost_its_state_keeps_what_it_played(unstopped, tmp_path):
+    shutil.copytree(unstopped[0], tmp_path / "run")
+    kept = sorted(p.name for p in (tmp_path / "run").rglob("*.episode"))
+    state = tmp_path / "run" / "state.pt"
+    state.write_bytes(state.read_bytes()[:1000])
+    for wrong in ("damaged", "missing"):
+        with pytest.raises(RunError, match=rf"{wrong}.*--init {tmp_path / 'run'} --dataset {tmp_path / 'run'}/dataset"):
+            train(tmp_path / "run")
+        state.unlink(missing_ok=True)
+    assert sorted(p.name for p in (tmp_path / "run").rglob("*.episode")) == kept and metrics(tmp_path / "run")
 
 
 def test_a_run_goes_on_when_what_it_began_with_is_gone(unstopped, tmp_path):

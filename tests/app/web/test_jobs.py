@@ -45,7 +45,7 @@ def test_a_name_is_a_name(name: str, tmp_path: Path):
 
 
 def test_games_by_any_spelling():
-    assert canonical(" mspacman ") == "MsPacman" and canonical("toy") == "toy"
+    assert canonical(" mspacman ") == canonical("ms_pacman") == "MsPacman" and canonical("toy") == "toy"
 
 
 def begun(runs: Path, name: str, **job: object) -> Run:
