@@ -50,6 +50,8 @@ LONG = 12
 """After so many frames without a ball nothing comes of the last one any more."""
 ANOTHER = 6.0
 """By so much a pixel differs on average, in byte levels, between one digit and the next."""
+DUE = 6
+"""Frames before a life is taken in which a dream takes it too early."""
 MIN_COLOUR = 5.0
 """How far a pixel must stand out, in byte levels: a quarter of the ball covers its pixel."""
 
@@ -166,6 +168,11 @@ class Rules:
             return torch.empty(0, dtype=torch.int64)
         digit = cut(frames, *self.lives).float().mean(1)
         return 1 + (digit.diff(dim=0).abs().mean((1, 2)) > ANOTHER).nonzero()[:, 0]
+
+    def lives_due(self, frames: Tensor) -> Tensor:
+        """(n, 3, h, w) uint8 -> (m,) int64, the frames shortly before those, in which it must not change yet."""
+        due = (self.lives_lost(frames) - torch.arange(1, DUE + 1)[:, None]).flatten()
+        return due[due > 0].unique()
 
 
 RULES = {

@@ -61,7 +61,7 @@ def moments_of(game: str, kinds: Sequence[str]) -> Callable[[Episode], dict[str,
         rules = RULES[game]
         finders = {"near": rules.meetings, "serve": rules.serves, "lost": rules.losses, "wait": rules.waits}
         if rules.lives:
-            finders["life"] = rules.lives_lost
+            finders |= {"life": rules.lives_lost, "due": rules.lives_due}
         seen = {kind: _in_frames(find) for kind, find in finders.items()}
     if not set(kinds) <= set(seen):
         raise ValueError(f"expected moments that can be seen in {game} ({', '.join(seen) or 'none'}), "

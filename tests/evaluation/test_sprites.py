@@ -53,8 +53,9 @@ def test_a_ball_that_was_low_and_stays_away_is_lost_and_takes_a_life():
     for step, row in enumerate((33, 50, 55, 0, 0, 0, 0, 0, 50, 0, 50, 33, 0, 0, 0, 0)):
         frames[step, 0, row:row + 2, 20] = 200
     frames[:7, :, 1:5, 40:42] = frames[7:, :, 1:5, 43:45] = 142  # one digit, and the next
-    lost, life = (moments_of("Breakout", [kind])(episode(frames, [0] * 15))[kind] for kind in ("lost", "life"))
-    assert (lost, life) == ([3], [7]), "one step away, or gone from above, is not lost"
+    found = moments_of("Breakout", ["lost", "life", "due"])(episode(frames, [0] * 15))
+    assert (found["lost"], found["life"]) == ([3], [7]), "one step away, or gone from above, is not lost"
+    assert found["due"] == [1, 2, 3, 4, 5, 6]
 
 
 def test_freeways_chicken_is_hit_where_it_begins_to_go_back_untold():
