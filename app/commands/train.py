@@ -134,7 +134,6 @@ def canonical(game: str) -> str:
     """The game's name as it is spelled everywhere. Raises ValueError for an unknown one."""
     from diamond_core import envs
 
-    envs.action_names(game)
     return envs.canonical(game)
 
 

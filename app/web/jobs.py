@@ -282,11 +282,10 @@ def canonical(game: str) -> str:
     """A game as it is spelled everywhere. Raises JobError for one that does not exist."""
     game = game.strip()
     try:
-        envs.action_names(game)
+        return envs.canonical(game)
     except Exception as error:
         # gymnasium has errors of its own for ids that it does not know
         raise JobError(" ".join(str(error).split()) or f"there is no game '{game}'") from None
-    return envs.canonical(game)
 
 
 def tail(path: Path, size: int = 16 * 1024) -> list[str]:

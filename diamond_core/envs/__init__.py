@@ -54,7 +54,8 @@ def make_env(
 
 
 def canonical(game: str) -> str:
-    """A game's name as it is spelled everywhere. Raises ValueError where there is no such Atari game."""
+    """A game's name as it is spelled everywhere. Raises an error, ValueError in Atari, where there is no such game."""
+    action_names(game)
     return game if game == "toy" or game.startswith("gym:") else atari.canonical(game)
 
 

@@ -347,15 +347,13 @@ def test_as_it_was_is_how_the_dream_was_drawn_at_first(page, url: str):
 def test_a_start_is_a_start_again(page, url: str):
     enter(page, url, "small")
     page.keyboard.press("?")
-    sent = []
-    page.expose_function("told", lambda t, fields: sent.append(fields) if t == "reset" else None)
     page.evaluate("""() => { const player = document.querySelector("dream-player"), send = player.send.bind(player);
-        player.send = (t, fields) => { window.told(t, fields ?? {}); return send(t, fields); }; }""")
+        window.sent = [];
+        player.send = (t, fields) => { if (t === "reset") window.sent.push(fields); return send(t, fields); }; }""")
     for seed in ("7", "0", "0"):
         page.fill("dream-player input[name=seed]", seed)
         page.click("dream-player button[data-do=reset]")
-    page.wait_for_timeout(200)
-    assert sent == [{"seed": 7}, {"seed": 0}, {}]
+    assert page.evaluate("window.sent") == [{"seed": 7}, {"seed": 0}, {}]
 
 
 def test_differences_do_not_lie_over_reality(page, url: str):
