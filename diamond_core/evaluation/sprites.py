@@ -8,7 +8,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
+from torch.nn.functional import max_pool1d
 
 from diamond_core.agent.scripted import RULES, Thing, cut
 from diamond_core.replay import Episode
@@ -24,6 +26,14 @@ BUMP = (0.8, 12.0)
 """So far, in 64ths, it goes back in a step when a car has hit it; further where it has crossed and begins again."""
 BLIND = 5
 """Steps, at most, for which the car hides it while it goes back."""
+BESIDE = (15, 18), (21, 24)
+"""Columns, in 64ths, on its left and on its right."""
+CLOSE = 2
+"""Rows above and below its middle in which a car is close to it."""
+CAR = 40
+"""By so many byte levels a pixel of a car differs from the street, at least."""
+DECIDED = 3, 9
+"""Steps before and after a hit of which none is a miss."""
 
 SCORE = (0, 5), (43, 48)
 """Rows and columns, in 64ths, of the other player's digit."""
@@ -56,7 +66,9 @@ def player_of(game: str) -> Player | None:
 
 def moments_of(game: str, kinds: Sequence[str]) -> Callable[[Episode], dict[str, list[int]]]:
     """What finds the steps of an episode at which something of these kinds happens: see `LearnerConfig.moments`."""
-    seen: dict[str, Callable[[Episode], list[int]]] = {"hit": hits, "clock": fading} if game == "Freeway" else {}
+    seen: dict[str, Callable[[Episode], list[int]]] = {}
+    if game == "Freeway":
+        seen = {"hit": hits, "miss": misses, "clock": fading}
     if game in RULES:
         rules = RULES[game]
         finders = {"near": rules.meetings, "serve": rules.serves, "lost": rules.losses, "wait": rules.waits}
@@ -86,3 +98,16 @@ def hits(episode: Episode) -> list[int]:
     told[1:] |= told[:-1].clone()
     back = ((falls > BUMP[0]) & (falls < BUMP[1]) & ~told).nonzero()[:, 0].tolist()
     return [step for step, last in zip(back, [-BLIND, *back], strict=False) if step - last >= BLIND]
+
+
+def misses(episode: Episode) -> list[int]:
+    """The steps in which a car passes close to Freeway's chicken and does not hit it."""
+    frames = episode.frames[:-1]
+    sides = torch.cat([cut(frames, (0, 64), columns) for columns in BESIDE], dim=3).int()
+    cars = ((sides - sides.median(dim=0).values).abs().amax(1) > CAR).any(2)
+    close = max_pool1d(cars.float(), 2 * CLOSE + 1, stride=1, padding=CLOSE)
+    rows = CHICKEN.find(frames)[:, 0] * cars.shape[1] / 64
+    beside = ~rows.isnan() & (close.gather(1, rows.nan_to_num().round().long()[:, None])[:, 0] > 0)
+    for step in hits(episode):
+        beside[max(0, step - DECIDED[0]):step + DECIDED[1]] = False
+    return beside.nonzero()[:, 0].tolist()

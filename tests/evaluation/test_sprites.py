@@ -68,6 +68,19 @@ def test_freeways_chicken_is_hit_where_it_begins_to_go_back_untold():
     assert moments_of("Freeway", ["hit"])(episode(frames, [1, 1, 2, *[1] * 7])) == {"hit": [1, 7]}
 
 
+def test_a_car_misses_freeways_chicken_where_it_is_close_and_nothing_goes_back():
+    rows = [50] * 30
+    rows[21:26] = [51, 52, 53, 54, 55]
+    frames = ground(len(rows), 142, 142, 142)
+    for frame, row in zip(frames, rows, strict=True):
+        frame[:, row:row + 2, 18:20] = torch.tensor([252, 252, 84]).view(3, 1, 1)
+    red = torch.tensor([200, 60, 60]).view(3, 1, 1)
+    for step, row in ((5, 51), (6, 51), (8, 56), (20, 50)):  # two close by, one below, and one that hits it
+        frames[step, :, row:row + 2, 22:25] = red
+    frames[12, :, 50:52, 26:29] = red  # not there yet
+    assert moments_of("Freeway", ["hit", "miss"])(episode(frames, [1] * 29)) == {"hit": [20], "miss": [5, 6]}
+
+
 def test_freeways_clock_is_digits_that_change_their_colour_step_by_step():
     frames = ground(30, 142, 142, 142)
     frames[:, :, 2:4, 44:47] = 0
