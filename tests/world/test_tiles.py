@@ -1,19 +1,22 @@
-"""The path for matrix units, whose tiles are done by hand here: torch of rounded numbers, on any team."""
+"""The path for matrix units, whose tiles are done by hand here, or their instructions: torch of rounded numbers."""
 
 from __future__ import annotations
 
 import copy
+import ctypes
 import shutil
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor, nn
 
 from diamond_core.config import AgentConfig, DenoiserConfig, RewardEndConfig
+from diamond_core.device import processor
 from diamond_core.nn.blocks import Downsample, ResBlock, SelfAttention2d, Upsample, conv3x3
 from diamond_core.presets import playground
 from diamond_core.world import accelerate as acceleration
@@ -33,12 +36,15 @@ SIZES = {**WINOGRAD_SIZES, "paper": AgentConfig(), "playground": playground("Pon
                                                                                attention=(False, False)),
                                   reward_end=RewardEndConfig(channels=(16, 48), depths=(1, 1),
                                                              attention=(False, False)))}
+BY_HAND = "-DTILES_BY_HAND", "-Wno-psabi"
+PRODUCT = 0x5C
+"""The instruction's number."""
 
 
 @pytest.fixture(autouse=True)
 def by_hand(tmp_path_factory, monkeypatch):
     monkeypatch.setenv("DIAMOND_CACHE", str(tmp_path_factory.getbasetemp() / "winograd-cache"))
-    monkeypatch.setattr(tiles, "FLAGS", ("-DTILES_BY_HAND", "-Wno-psabi"))
+    monkeypatch.setattr(tiles, "FLAGS", BY_HAND)
     tiles.library.cache_clear()
     yield
     tiles.library.cache_clear()
@@ -73,6 +79,43 @@ def test_it_computes_what_torch_computes(name, monkeypatch):
         found, expected = calls(engine, config, n), calls(truth, config, n)
         for i in (0, 3, 4):  # the picture and the memory
             assert error(found[i], expected[i]) < 8e-3 and expected[i].std() > 1e-3
+
+
+@pytest.fixture
+def instructions(tmp_path, monkeypatch) -> Iterator[ctypes.CDLL]:
+    """The source as it is compiled for AMX. Where the processor has none, `trap.c` does each instruction at its trap."""
+    if "avx512_bf16" not in processor().split():
+        pytest.skip("the processor has no AVX512 with bfloat16, which the source needs beside AMX")
+    monkeypatch.setattr(tiles, "FLAGS", ())
+    if tiles.promised():
+        yield tiles.library()
+        return
+    cc, library = winograd.compilers()[0], tmp_path / "trap.so"
+    warnings = ["-Wall", "-Wextra", "-Werror"]
+    source = str(Path(__file__).with_name("trap.c"))
+    subprocess.run([*cc, *winograd.FLAGS, *warnings, source, "-o", str(library)], check=True)
+    trap = ctypes.CDLL(str(library))
+    try:
+        found = winograd.loaded(tiles.SOURCE, ("-mamx-tile", "-mamx-bf16"))
+    except tiles.NotHere:
+        pytest.skip("the compiler knows no AMX")
+    trap.begin()
+    yield found
+    trap.end()
+    assert trap.times(PRODUCT) > 1000 and trap.faults() == 0
+
+
+@pytest.mark.parametrize("name", ["toy", "odd tiles", "playground"])
+def test_its_instructions_compute_it_too(name, instructions):
+    config = SIZES[name]
+    agent = agent_of(config)
+    assert instructions.trial() == 0
+    engine = winograd.engine_of(agent.denoiser, agent.reward_end, config.image_size, TileWriter, instructions, "tiles")
+    by_hand = winograd.engine_of(agent.denoiser, agent.reward_end, config.image_size, TileWriter, winograd.loaded(
+        tiles.SOURCE, BY_HAND), "by hand")
+    found, expected = calls(engine, config, 1), calls(by_hand, config, 1)
+    for i in (0, 3, 4):
+        assert error(found[i], expected[i]) < 8e-3 and expected[i].std() > 1e-3
 
 
 class Piece(nn.Module):
