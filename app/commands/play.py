@@ -95,6 +95,8 @@ def without_window(c: Play, reason: str) -> None:
         from app.commands.web import web
 
         there = "" if c.checkpoint is None else f"; choose {Path(c.checkpoint).name} there"
+        if c.seed is not None:
+            there += f"; start {c.seed} is typed in under More"
         print(f"no window here ({reason}): opening the web player{there}", flush=True)
         web(["--device", c.device, "--steps", str(c.steps)])
         return
@@ -105,7 +107,7 @@ def without_window(c: Play, reason: str) -> None:
     missing = " nor a web player (pip install 'diamond-playground[web]')" if c.out is None else ""
     print(f"no window here ({reason}){missing}: dreaming {checkpoint} to a video")
     write(Record(checkpoint, c.out or Path(f"{Path(checkpoint).name}-dream.mp4"), c.frames, seed=c.seed or 0,
-                 device=c.device, overwrite=c.out is None))
+                 steps=None if c.steps == "auto" else c.steps, device=c.device, overwrite=c.out is None))
 
 
 @dataclass(frozen=True)

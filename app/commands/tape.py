@@ -166,6 +166,9 @@ def tapes(args: list[str]) -> None:
     read = [load_tape(file) for file in files]
     infos = [DatasetInfo(t.origin.game, t.origin.action_names, t.origin.frame_shape, "human") for t in read]
     require_alike(files, infos)
+    unreal = [file for file, t in zip(files, read, strict=True) if c.world == "reality" and not t.has_reality]
+    if unreal:
+        raise ValueError(f"{unreal[0]} has no reality, as its game is no Atari game: leave it out, or --world dream")
     dataset: Dataset | None = None
     for tape in read:
         world, engines = None, None
@@ -186,10 +189,11 @@ def tape_files(sources: tuple[Path, ...]) -> list[Path]:
     from app.session.tapefile import ENDING
 
     files = [file for source in sources
-             for file in (sorted(source.glob(f"*{ENDING}")) if source.is_dir() else [source])]
+             for file in (sorted(file for file in source.iterdir() if file.suffix in (ENDING, ".mp4"))
+                           if source.is_dir() else [source])]
     if not files:
         where = ", ".join(map(str, sources)) or "nothing"
-        raise ValueError(f"no tapes in {where}: expected files that end in {ENDING}")
+        raise ValueError(f"no tapes in {where}: expected files that end in {ENDING}, or .mp4 films that carry one")
     return files
 
 
@@ -197,4 +201,6 @@ def require_alike(files: list[Path], infos: list[DatasetInfo]) -> None:
     """Raises ValueError for tapes of several games."""
     for file, info in zip(files, infos, strict=True):
         if info != infos[0]:
-            raise ValueError(f"{file} is of {info.game}, {files[0]} of {infos[0].game}: one game a dataset")
+            what, first = (f"{i.game} with {len(i.action_names)} actions in {i.frame_shape[1]}x{i.frame_shape[2]}"
+                           for i in (info, infos[0]))
+            raise ValueError(f"{file} is of {what}, {files[0]} of {first}: one kind of play a dataset")

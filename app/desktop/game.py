@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from app.desktop.knobs import Settings
-from app.desktop.orders import record
+from app.desktop.orders import rescue
 from app.desktop.ribbon import Ribbon
 from app.desktop.strip import Marks
 from app.desktop.worker import Worker
@@ -104,7 +104,7 @@ class Game:
         session, self._session = self._session, None
         if session is not None and session.recorder is not None:
             # nobody stopped the tape, and nobody wants to lose it
-            record(session)
+            rescue(session)
 
     def ask(self, words: str, job: Callable[[Session], Any], key: str = "") -> None:
         """Something to do with the session; what it changed is published at once."""

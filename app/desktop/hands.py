@@ -35,12 +35,14 @@ class Hands:
         self._leave, self._fill_screen, self._tell = leave, fill_screen, tell
         self.side = ""
         self.mind = self.help = self.difference = self.bare = False
+        self.played = False
+        """Whether a key that plays was ever pressed."""
         self.rebinding: str | None = None
         self.knob = KNOBS[0].name
         self.scrubber, self.brush = Scrubber(game), Brush(game)
         self.seen: tuple[Pen, Layout] | None = None
         """What was drawn last, so that a click means what the person saw."""
-        self._resume = self._helped = False
+        self._resume = self._helped = self._led = False
         self._rewinding: float | None = None
         self._rewinder: int | None = None
         """The key that is held meanwhile, whatever is pressed with it later."""
@@ -51,9 +53,13 @@ class Hands:
         return self._rewinding is not None
 
     def update(self) -> None:
-        """Goes on with what is held."""
+        """Goes on with what is held, and hears that a tape that led is over."""
+        now = self.game.newest
+        led, self._led = self._led, now is not None and now.view.led is not None
+        if led and not self._led:
+            self._resume = True
         if self._rewinding is not None and monotonic() >= self._rewinding:
-            self._rewinding = monotonic() + BACKWARDS
+            self._rewinding, self._resume = monotonic() + BACKWARDS, True
             self.game.ask("Going back", back, key="back")
 
     def handle(self, event: Event) -> None:
@@ -77,7 +83,7 @@ class Hands:
         if self.rebinding is not None:
             self._rebind(name, bool(event.mod & IGNORED))
         elif now is not None and now.futures is not None:
-            self._choose_future(name, command, len(now.futures.frames))
+            self._choose_future(name, command, len(now.futures.frames) if now.futures.rewards.size else 0)
         elif self.side == "knobs" and name in ("up", "down", "left", "right"):
             self._turn(name)
         elif self.side == "paint" and name == "z":
@@ -111,6 +117,7 @@ class Hands:
     def _press(self, key: str) -> None:
         """A key that plays; after going back it also makes time go on."""
         assert self.game.controls is not None
+        self.played = True
         self.game.controls.press(key)
         if self._resume and not self.help:
             self._go_on()
@@ -132,12 +139,12 @@ class Hands:
             if is_the_systems and not plays:
                 self._tell("Ctrl, Alt and what is pressed with them are the system's. Choose another key", True)
                 return
-            if plays:
-                self.keyboard.bind_play(wanted, name)
-                if self.game.controls is not None:
-                    self.game.controls.keymap = dict(self.keyboard.plays)
-            else:
-                self.keyboard.bind(wanted, name)
+            try:
+                (self.keyboard.bind_play if plays else self.keyboard.bind)(wanted, name)
+            except OSError as error:
+                self._tell(f"the key holds until the window is closed: {error}", True)
+            if plays and self.game.controls is not None:
+                self.game.controls.keymap = dict(self.keyboard.plays)
         self.rebinding = None
 
     def _choose_future(self, name: str, command: str | None, count: int) -> None:
@@ -253,6 +260,7 @@ class Hands:
             self.brush.release()
         elif event.type == pygame.MOUSEMOTION:
             if self.scrubber.held:
+                self._resume = True
                 self.scrubber.move(strip.bar_of(layout.strip, pen), event.pos, now)
             elif self.brush.held:
                 self.brush.move(self.brush.pixel(layout.pictures[0], event.pos, now), deep=deep)

@@ -15,11 +15,12 @@ import pygame
 from pygame.event import Event
 
 from app.session.controls import KEYMAP, load_keymap, save_keymap
+from diamond_core.replay.episode import write_whole
 
 KeyMap = Mapping[str, tuple[str, ...]]
 """Command -> names of keys, each as pygame calls the key or as the character that it types."""
 COMMANDS: dict[str, tuple[tuple[str, ...], str]] = {
-    "view": (("tab",), "dream, reality, both"),
+    "view": (("tab",), "dream, reality, twin"),
     "help": (("f1", "?"), "all keys"),
     "back": (("escape",), "back to the games"),
     "pause": (("p",), "pause, go on"),
@@ -140,4 +141,4 @@ def save_keys(path: Path, keys: KeyMap) -> None:
     usual = default_keys()
     path.parent.mkdir(parents=True, exist_ok=True)
     changed = {command: list(names) for command, names in keys.items() if names != usual[command]}
-    path.write_text(json.dumps(changed, indent=2) + "\n", encoding="utf-8")
+    write_whole(path, (json.dumps(changed, indent=2) + "\n").encode())

@@ -36,14 +36,14 @@ class Knob(NamedTuple):
 KNOBS = (
     Knob("steps", "denoising steps", ("auto", 1, 2, 3, 4, 5, 6, 8, 10, 16, 32),
          "More steps draw a cleaner frame and take longer. auto: as many as time allows."),
-    Knob("order", "order", (1, 2), "1 is Euler's method; 2 is Heun's, which asks the network twice a step."),
-    Knob("churn", "churn", (0.0, 0.25, 0.5, 1.0, 2.0, 5.0, 10.0), "Noise that is put back while a frame is drawn."),
+    Knob("order", "solver", (1, 2), "1 is Euler's method; 2 is Heun's, which asks the network twice a step."),
+    Knob("churn", "noise put back", (0.0, 0.25, 0.5, 1.0, 2.0, 5.0, 10.0), "Churn: noise added as a frame is drawn."),
     Knob("temperature", "temperature", (0.0, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 2.0, 2.5, 3.0, 4.0, 5.0, 7.0, 10.0),
          "How much noise a frame is drawn from: less draws what is likely more often."),
-    Knob("seed", "seed", (), "The dream's luck: the same seed and the same keys dream the same."),
-    Knob("resync_every", "resync every", (0, 1, 2, 5, 15, 30, 75, 150),
-         "Every so many steps the dream begins again from reality's frames. 1 is always true, off is a free dream."),
-    Knob("horizon", "horizon", (None, 15, 50, 150, 450, 900), "After so long the dream begins anew. off: never."),
+    Knob("seed", "luck", (), "The same number and the same keys dream the same."),
+    Knob("resync_every", "fall asleep every", (0, 1, 2, 5, 15, 30, 75, 150),
+         "Every so many steps the dream begins again from reality's frames. 1 is always true, never is a free dream."),
+    Knob("horizon", "horizon", (None, 15, 50, 150, 450, 900), "After so long the dream begins anew."),
     Knob("speed", "speed", (0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 4.0), "1 is the game's own speed."),
 )
 
@@ -52,7 +52,7 @@ def words(name: str, value: Any) -> str:
     """A value as the panel writes it."""
     if name in ("resync_every", "horizon"):
         if not value:
-            return "off"
+            return "never"
         return f"{value / STEPS_A_SECOND:g} s" if name == "horizon" else f"{value} step{'s' * (value > 1)}"
     if name == "order":
         return ("Euler", "Heun")[value - 1]

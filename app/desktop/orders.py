@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
+from tempfile import mkdtemp
 from typing import TYPE_CHECKING, Any
 
 from app.desktop.keys import config_folder
@@ -30,7 +32,12 @@ def named(folder: str, game: str, ending: str) -> Path:
     """A new file for something of a game, by the time of day."""
     place = data_folder() / folder
     place.mkdir(parents=True, exist_ok=True)
-    return place / f"{game.replace(':', '-')}-{datetime.now():%Y%m%d-%H%M%S}{ending}"
+    return place / f"{as_file(game)}-{datetime.now():%Y%m%d-%H%M%S}{ending}"
+
+
+def as_file(game: str) -> str:
+    """A game's name where files can have it: 'gym:ALE/Pong-v5' has signs that they cannot."""
+    return re.sub(r"[^\w.-]", "-", game)
 
 
 def place(path: Path) -> str:
@@ -88,7 +95,7 @@ def save(session: Session) -> None:
 
 def load(session: Session) -> None:
     """The newest saved dream of this game."""
-    saved = sorted((data_folder() / "dreams").glob(f"{session.game.replace(':', '-')}-*.safetensors"))
+    saved = sorted((data_folder() / "dreams").glob(f"{as_file(session.game)}-*.safetensors"))
     if not saved:
         raise ValueError(f"no dream of {session.game} was saved yet: F5 saves one")
     session.load(saved[-1])
@@ -99,13 +106,28 @@ def record(session: Session) -> None:
     """Begins a tape, or ends it and writes it."""
     if session.recorder is None:
         session.start_tape()
-        return
+    elif not session.recorder.steps:
+        session.stop_tape()
+        session.say("nothing was recorded: no step was taken")
+    else:
+        from app.session.tapefile import ENDING, save_tape
+
+        path = named("tapes", session.game, ENDING)
+        save_tape(session.recorder.tape(), path)  # it runs on where it could not be written
+        session.stop_tape()
+        session.say(f"tape: {place(path)}")
+
+
+def rescue(session: Session) -> None:
+    """Keeps the tape of a session that ends while it runs, if not in its folder then in another. Raises OSError."""
     from app.session.tapefile import ENDING, save_tape
 
-    path = named("tapes", session.game, ENDING)
-    save_tape(session.recorder.tape(), path)  # it runs on where it could not be written
-    session.stop_tape()
-    session.say(f"tape: {place(path)}")
+    try:
+        record(session)
+    except OSError as error:
+        path = Path(mkdtemp(prefix="diamond-")) / f"{as_file(session.game)}{ENDING}"
+        save_tape(session.stop_tape(), path)
+        raise OSError(f"the tape is {path}, because its folder cannot be written to ({error})") from error
 
 
 def open_futures(session: Session) -> None:

@@ -81,7 +81,7 @@ def futures(pen: Pen, room: Rect, frames: np.ndarray, names: Sequence[str], note
     """(A, steps, h, w, 3): one moving picture an action, with its number; a click takes it."""
     line, gap = pen.height() + pen.px(8), pen.px(16)
     title = Rect(room.left, room.top, room.width, pen.px(48))
-    _title(pen, title)
+    _title(pen, title, len(frames))
     room = Rect(room.left, title.bottom, room.width, room.bottom - title.bottom)
     count, (h, w) = len(frames), frames.shape[2:4]
     factor, columns = _grid(count, (w, h), room, gap, line)
@@ -115,18 +115,18 @@ def _grid(count: int, image: tuple[int, int], room: Rect, gap: int, line: int) -
     return factor(columns), columns
 
 
-def _title(pen: Pen, area: Rect) -> None:
+def _title(pen: Pen, area: Rect, count: int) -> None:
     x = pen.text("The next second, once for each action", (area.left, area.centery)).right
-    hints = (("1", "or click: go on in it", None), ("Esc", "stay here", ("do", "back")))
+    keys = f"1\N{EN DASH}{min(count, 10) % 10}"
+    hints = ((keys, "or click: go on in it", None), ("Esc", "stay here", ("do", "back")))
     pen.hints(hints, area.midright, area.right - x)
 
 
-def news(pen: Pen, room: Rect, over: Rect, words: str, *, wrong: bool) -> None:
-    """One line at the lower edge of the pictures, `over`, or as near to it as it fits into the room."""
+def news(pen: Pen, room: Rect, words: str, *, wrong: bool) -> None:
+    """One line at the lower end of the room."""
     words = pen.fitted(words, room.width - pen.px(40))
     box = Rect(0, 0, pen.width(words) + pen.px(28), pen.height() + pen.px(14))
-    box.midbottom = (over.centerx, over.bottom - pen.px(10))
-    box.clamp_ip(room)
+    box.midbottom = room.midbottom
     pen.box(box, BACKGROUND, RED if wrong else LINE)
     pen.text(words, box.center, RED if wrong else TEXT, anchor="center")
 

@@ -120,6 +120,8 @@ class Picker:
                      room.center, MUTED, anchor="center", room=room.width)
         else:
             self._cards(pen, room, self.entries)
+            if self.trouble:
+                overlay.news(pen, room, self.trouble, wrong=True)
 
     def _cards(self, pen: Pen, room: Rect, entries: Sequence[Entry]) -> None:
         h, w = entries[0].poster.shape[:2]

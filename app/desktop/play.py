@@ -17,6 +17,7 @@ from app.desktop.keys import Keyboard
 from app.desktop.layout import Layout
 from app.desktop.pen import Hint, Pen
 from app.desktop.player import Scene
+from app.session.controls import directions, legend
 from app.session.look import RED
 
 NEWCOMER = (("view", "view"), ("help", "help"), ("back", "games"))
@@ -61,10 +62,10 @@ class Play:
         """News, held keys, and where to go on."""
         worker = self.game.worker
         if worker.trouble:
+            trouble, worker.trouble = worker.trouble, ""
             if self._must_begin and self.game.newest is None:
-                raise ValueError(worker.trouble)
-            self.tell(worker.trouble, True)
-            worker.trouble = ""
+                raise ValueError(trouble)
+            self.tell(trouble, True)
         if monotonic() > self._until and self.game.newest is not None:
             self._news = ""
         self.hands.update()
@@ -97,7 +98,8 @@ class Play:
             self._draw_waiting(pen, Rect((0, 0), pen.size))
             return
         around = screen.Around(self.game.title, now.settings.speed, now.settings.resync_every, hands.difference,
-                               hands.bare, hands.mind, bool(hands.side), self._hints(), self._drawing)
+                               hands.bare, hands.mind, bool(hands.side), self._hints(),
+                               "" if hands.played else self._legend(), self._drawing)
         layout = screen.layout_of(pen.size, now.view, around)
         hands.seen = pen, layout
         room = Rect(layout.head.left, layout.head.bottom, layout.head.width, layout.foot.top - layout.head.bottom)
@@ -111,11 +113,13 @@ class Play:
             self._draw_panels(pen, layout, now)
         if hands.help:
             overlay.help_page(pen, room, hands.keyboard, hands.rebinding)
-        pictures = layout.pictures[0].unionall(layout.pictures[1:])
-        self._draw_news(pen, room, pictures, now)
+        self._draw_news(pen, room if hands.bare else layout.foot, now)
 
     def _hints(self) -> list[Hint]:
         return [(self.hands.keyboard.cap(command), word, ("do", command)) for command, word in NEWCOMER]
+
+    def _legend(self) -> str:
+        return "  ·  ".join(f"{keys} {what}" for keys, what in legend(directions(list(self.game.names))))
 
     def _draw_waiting(self, pen: Pen, window: Rect) -> None:
         y = pen.px(24)
@@ -158,11 +162,11 @@ class Play:
         notes = [screen.signed(float(x)) if x else "" for x in f.rewards.sum(1)]
         overlay.futures(pen, room, f.frames, self.game.names, notes, monotonic() - self._opened, f.length)
 
-    def _draw_news(self, pen: Pen, room: Rect, over: Rect, now: Snapshot) -> None:
+    def _draw_news(self, pen: Pen, room: Rect, now: Snapshot) -> None:
         doing = self.game.worker.doing
         if self._news:
-            overlay.news(pen, room, over, self._news, wrong=self._wrong)
+            overlay.news(pen, room, self._news, wrong=self._wrong)
         elif doing is not None and monotonic() - doing.since > SLOW:
-            overlay.news(pen, room, over, f"{doing.words} · {monotonic() - doing.since:.1f} s", wrong=False)
+            overlay.news(pen, room, f"{doing.words} · {monotonic() - doing.since:.1f} s", wrong=False)
         elif now.view.message:
-            overlay.news(pen, room, over, now.view.message, wrong=False)
+            overlay.news(pen, room, now.view.message, wrong=False)

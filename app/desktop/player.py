@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import sys
 from time import perf_counter
 from typing import Protocol
 
@@ -70,6 +71,8 @@ class Player:
         self.window.close()
         self.scene.close()
         self.worker.close()
+        if self.worker.trouble:
+            print(f"diamond: {self.worker.trouble}", file=sys.stderr)
 
     def turn(self) -> None:
         """Waits for something to happen, hears all of it, draws."""

@@ -73,7 +73,7 @@ def _dataset(folder: Path, title: str | None = None) -> Shelf:
     from diamond_core.replay import DatasetInfo
 
     names = DatasetInfo.load(folder).action_names
-    files = sorted(folder.glob("*.episode"))
+    files = sorted(file for file in folder.glob("*.episode") if file.stem.isdecimal())
     if not files:
         raise ValueError(f"{folder} holds no episode yet: collect some first")
     return Shelf(title or folder.name, tuple(f"episode {int(file.stem)}" for file in files),

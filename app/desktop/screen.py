@@ -36,6 +36,8 @@ class Around:
     right: bool = False
     hints: Sequence[Hint] = ()
     """The keys that a newcomer needs."""
+    legend: str = ""
+    """How the game is played, while nobody has."""
     drawing: float = 0.0
     """Seconds from a frame's arrival to its being on the screen."""
 
@@ -97,7 +99,7 @@ def _pictures(pen: Pen, layout: Layout, view: View, around: Around) -> None:
     if layout.screen is not None and view.screen is not None:
         pen.picture(view.screen, layout.screen)
         pen.frame(layout.screen, REALITY, 1)
-        pen.text("all that the emulator shows", (layout.screen.left, layout.screen.top - layout.captions // 2), MUTED,
+        pen.text("the emulator's full picture", (layout.screen.left, layout.screen.top - layout.captions // 2), MUTED,
                  room=layout.screen.width)
 
 
@@ -149,7 +151,7 @@ def _states(view: View, around: Around) -> list[tuple[str, Colour]]:
     if around.speed != 1:
         states.append((f"×{around.speed:g}", AMBER))
     if around.resync_every:
-        states.append((f"resync every {around.resync_every}", MUTED))
+        states.append((f"falls asleep every {around.resync_every} steps", MUTED))
     if view.recording is not None:
         states.append((f"● tape {seconds(view.recording)}", (0xF8, 0x71, 0x71)))
     return states
@@ -174,7 +176,7 @@ def _twin_fields(view: View) -> list[Field]:
     hot = heat(view.divergence or 0.0)
     psnr = "" if view.psnr is None else f"{view.psnr:.1f} dB"
     ssim = "" if view.ssim is None else f"{view.ssim:.3f}"
-    return [Field("agreed for", f"{view.steps_agreed} steps", 9, hot), Field("PSNR", psnr, 7, hot),
+    return [Field("true for", f"{view.steps_agreed} steps", 9, hot), Field("PSNR", psnr, 7, hot),
             Field("SSIM", ssim, 5, hot),
             Field("rewards", "agree" if view.agreement else "differ", 6, TEXT if view.agreement else AMBER),
             Field("age", seconds(view.age), 7)]
@@ -192,9 +194,11 @@ def _machine_fields(view: View, around: Around) -> list[Field]:
 
 
 def _foot(pen: Pen, foot: Rect, view: View, around: Around) -> None:
-    x = numbers(pen, foot, fields(view, around))
-    if view.path and x + pen.width(view.path) <= foot.right:
-        pen.text(view.path, foot.midright, MUTED, anchor="midright")
+    words, shade = (around.legend, TEXT) if around.legend else (view.path, MUTED)
+    room = Rect(foot.left, foot.top, foot.width - (pen.width(words) + pen.px(24) if around.legend else 0), foot.height)
+    x = numbers(pen, room, fields(view, around))
+    if words and x + pen.width(words) <= foot.right:
+        pen.text(words, foot.midright, shade, anchor="midright")
 
 
 def numbers(pen: Pen, foot: Rect, found: Sequence[Field]) -> int:

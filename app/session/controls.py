@@ -12,6 +12,7 @@ from threading import Lock
 from typing import NamedTuple
 
 from app.session.clock import Clock, RealClock
+from diamond_core.replay.episode import write_whole
 
 BUTTONS = ("UP", "DOWN", "LEFT", "RIGHT", "FIRE")
 OPPOSITE = {"UP": "DOWN", "DOWN": "UP", "LEFT": "RIGHT", "RIGHT": "LEFT"}
@@ -96,30 +97,34 @@ class Controls:
         """The action of this step, None when nothing was pressed, and when its earliest new press happened."""
         if not self.active:
             return None, None
-        chosen: dict[str, None] = {}
-        times, later = [], []
+        chosen: dict[str, Press | None] = {}
+        later = []
         with self._lock:
             for press in self._waiting:
                 if press.button in chosen or OPPOSITE.get(press.button) in chosen:
                     later.append(press)
                 else:
-                    chosen[press.button] = None
-                    times.append(press.time)
-            self._waiting = later
+                    chosen[press.button] = press
             for button in reversed(self._held.values()):
                 if OPPOSITE.get(button) not in chosen:
                     chosen.setdefault(button)
-        return self._action(list(chosen)), min(times, default=None)
+            action, taken = self._action(list(chosen))
+            # what no action has together with the others waits, if one has it alone
+            missed = [press for button, press in chosen.items() if press is not None and button not in taken
+                      and (self.by_number or frozenset({button}) in self._actions)]
+            self._waiting = sorted(missed + later, key=lambda press: press.time)
+        return action, min((press.time for press in chosen.values() if press and press not in missed), default=None)
 
-    def _action(self, buttons: list[str]) -> int | None:
-        """The action with the most of these buttons; between equals, the one with the earlier of them."""
+    def _action(self, buttons: list[str]) -> tuple[int | None, frozenset[str]]:
+        """The action with the most of these buttons, and which they are; between equals, the one with the earlier of
+        them."""
         if self.by_number:
-            return int(buttons[0])
+            return int(buttons[0]), frozenset(buttons[:1])
         fitting = [its for its in self._actions if its <= set(buttons)]
         if not fitting:
-            return None
+            return None, frozenset()
         best = max(fitting, key=lambda its: (len(its), [button in its for button in buttons]))
-        return self._actions[best]
+        return self._actions[best], best
 
     def _button(self, key: str) -> str | None:
         """What a key presses in this game. By number: the index as a word."""
@@ -161,4 +166,23 @@ def load_keymap(path: Path) -> dict[str, str]:
 def save_keymap(path: Path, keymap: dict[str, str]) -> None:
     """Writes what `load_keymap` reads."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(checked_keymap(keymap), indent=2) + "\n", encoding="utf-8")
+    write_whole(path, (json.dumps(checked_keymap(keymap), indent=2) + "\n").encode())
+
+
+def directions(action_names: list[str]) -> list[str]:
+    """The keys that mean something in this game: up, down, left, right, space."""
+    found = []
+    for key in ("up", "down", "left", "right", "space"):
+        controls = Controls(action_names)
+        controls.press(key)
+        if controls.take()[0] not in (None, controls.idle_action):
+            found.append(key)
+    return found
+
+
+def legend(keys: list[str]) -> list[tuple[str, str]]:
+    """What a newcomer needs."""
+    signs = {"left": "←", "up": "↑", "down": "↓", "right": "→"}
+    arrows = " ".join(sign for key, sign in signs.items() if key in keys)
+    words = [(arrows, "move")] if arrows else []
+    return words + ([("space", "fire")] if "space" in keys else [])

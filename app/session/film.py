@@ -140,6 +140,8 @@ class Hud:
 
     def _numbers(self, draw: ImageDraw.ImageDraw, played: Played, colours: Sequence[Colour]) -> None:
         """The return of each picture in its colour, time and action, each in its place."""
+        if self._tape.returns is not None:
+            self._total, self._real_total = self._tape.returns_before(played.number)
         if not played.lived:
             self._total += played.reward
         self._real_total += played.reality_reward

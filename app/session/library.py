@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
@@ -65,12 +66,16 @@ def entry(name: str, path: Path) -> Entry:
 
 
 def beginnings(config: AgentConfig) -> dict[str, Path]:
-    """Installed worlds by name whose networks have these sizes, so that training can go on from their weights."""
+    """Installed worlds by name whose networks have these sizes, so that training can go on from their weights; how many
+    frames they see may differ, not how many actions they are told of."""
+    def sizes(config: AgentConfig) -> tuple[Any, ...]:
+        frames, actions = config.denoiser.num_conditioning_frames, config.denoiser.num_conditioning_actions
+        return (actions or frames, replace(config.denoiser, num_conditioning_frames=0, num_conditioning_actions=0),
+                config.reward_end, config.frame_shape)
+
     def fits(path: Path) -> bool:
         with suppress(CheckpointError):
-            its = read_card(path).config
-            return (its.denoiser, its.reward_end, its.frame_shape) == (
-                config.denoiser, config.reward_end, config.frame_shape)
+            return sizes(read_card(path).config) == sizes(config)
         return False
 
     return {name: path for name, path in sorted(installed().items()) if fits(path)}
@@ -104,7 +109,10 @@ def moments(path: Path) -> list[np.ndarray]:
 
 def dreamt_by(sha256: str, game: str) -> Path:
     """The installed checkpoint with these weights, else one of the same game. Raises ValueError where there is none."""
-    cards = {path: read_card(path) for path in installed().values()}
+    cards = {}
+    for path in installed().values():
+        with suppress(CheckpointError):  # a damaged folder dreams nothing; the others do
+            cards[path] = read_card(path)
     alike = [path for path, card in cards.items() if card.game == game]
     if not alike:
         raise ValueError(f"no dream of {game} is installed: name the checkpoint that dreamt this with --checkpoint")

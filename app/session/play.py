@@ -135,10 +135,12 @@ class Play(Stage):
         trail, value = guide.before(self.world)
         if value is not None:
             require_fit(value, self.dream)
+        total, real_total = guide.tape.returns_before(guide.number)
         if trail is not None and self.real is not None:
-            self.real.restore(trail, self.real.total)
+            self.real.restore(trail, real_total)
         if value is not None:
-            self._put(value, replace(self._facts, age=int(value.steps), steps_agreed=0, agreement=False))
+            self._put(value, replace(self._facts, total=total, reality_total=real_total, age=int(value.steps),
+                                     steps_agreed=0, agreement=True))
             self.guide = guide
         if self._behind:
             return None
@@ -208,6 +210,16 @@ class Play(Stage):
         if who not in get_args(Who):
             raise ValueError(f"who must be {', '.join(get_args(Who))}, got {who!r}")
         self._who, self._active_at, self._helping = who, self.clock.now(), False
+        self._publish()
+
+    @property
+    def mind_wanted(self) -> bool:
+        """Whether the agent's probabilities and value are computed at every step."""
+        return self._mind_wanted
+
+    @mind_wanted.setter
+    def mind_wanted(self, wanted: bool) -> None:
+        self._mind_wanted = wanted
         self._publish()
 
     # worlds
@@ -286,17 +298,19 @@ class Play(Stage):
     def _publish(self) -> View:
         """Puts together what is to be seen now."""
         facts, real = self._facts, self.real
-        can_look = self.mind_wanted and not (self.awake and self._behind)
-        thought = self._thought or (self._think() if can_look else None)
+        thought = self._thought if self._mind_wanted else None
+        if self._mind_wanted and thought is None and not (self.awake and self._behind):
+            thought = self._think()
+        shown = replace(facts, value=thought.value) if thought else facts
         name = "" if facts.action is None else self.action_names[facts.action]
         speaking = self.clock.now() - self._said_at < SPOKEN
         self._view = View(
-            **vars(facts), frame=self._picture, reality=self._real_frame(), screen=real.screen if real else None,
+            **vars(shown), frame=self._picture, reality=self._real_frame(), screen=real.screen if real else None,
             action_name=name, who=self.who, show=self._show, helping=self._helping, paused=self._paused,
             awake=self.awake, over=self._hold_until is not None, moment=self.timeline.cursor,
-            probabilities=thought.probabilities if thought and self.mind_wanted else None,
+            probabilities=thought.probabilities if thought else None,
             milliseconds=self._milliseconds, rate=self._meter.rate, slipping=self.pacer.slipping, latency=self._latency,
-            steps=self.sampler.num_steps,
+            steps=(self.drawn_by if self.guide else self.sampler).num_steps,
             path=self.world.path,
             recording=self.recorder.steps if self.recorder else None,
             led=(self.guide.number, len(self.guide.tape)) if self.guide else None,

@@ -28,6 +28,8 @@ class Row(NamedTuple):
     end: bool
     mates: int
     hash: bytes
+    returns: tuple[float, float]
+    """The dream's and reality's before it."""
 
 
 class Made(NamedTuple):
@@ -59,8 +61,10 @@ class Recorder:
         """So many until now."""
         return len(self._rows)
 
-    def dreamt(self, before: DreamState, step: DreamStep, action: int, made: Made, was: Trail | None) -> None:
-        """A step of the dream; `was` tells where reality stood, unless it is where the step before left it."""
+    def dreamt(self, before: DreamState, known: Facts, step: DreamStep, action: int, made: Made, was: Trail | None
+               ) -> None:
+        """A step of the dream, of which `known` stood before; `was` tells where reality stood, unless it is where the
+        step before left it."""
         if before is not self._after:
             self._values[self.steps] = pack_value(before)
         elif self.steps % STOP == 0:
@@ -68,12 +72,14 @@ class Recorder:
         _change(self._samplers, self.steps, made.sampler)
         _change(self._paths, self.steps, made.path)
         self._after = step.state
-        self._row(action, False, float(step.rewards), bool(step.ends), made.mates, to_hwc(step.frames[0]), was)
+        self._row(action, False, float(step.rewards), bool(step.ends), made.mates, to_hwc(step.frames[0]), was,
+                  (known.total, known.reality_total))
 
     def lived(self, action: int, facts: Facts, frame: np.ndarray, was: Trail | None) -> None:
         """A step of reality alone, to a frame (h, w, 3)."""
         image = frame[..., :self._origin.frame_shape[0]]
-        self._row(action, True, facts.reality_reward, facts.reality_end, 1, image, was)
+        returns = facts.total, facts.reality_total - facts.reality_reward
+        self._row(action, True, facts.reality_reward, facts.reality_end, 1, image, was, returns)
 
     def tape(self) -> Tape:
         """What was recorded until now."""
@@ -85,13 +91,14 @@ class Recorder:
             mates=np.array([row.mates for row in rows], np.int64),
             hashes=np.frombuffer(b"".join(row.hash for row in rows), np.uint8).reshape(-1, HASH_BYTES),
             values=dict(self._values), samplers=dict(self._samplers), paths=dict(self._paths),
-            trails=dict(self._trails), stops=dict(self._stops))
+            trails=dict(self._trails), stops=dict(self._stops),
+            returns=np.array([row.returns for row in rows], np.float32).reshape(-1, 2))
 
     def _row(self, action: int, lived: bool, reward: float, end: bool, mates: int, image: np.ndarray,
-             was: Trail | None) -> None:
+             was: Trail | None, returns: tuple[float, float]) -> None:
         if was is not None:
             self._trails[self.steps] = was
-        self._rows.append(Row(action, lived, reward, end, mates, hash_of(image)))
+        self._rows.append(Row(action, lived, reward, end, mates, hash_of(image), returns))
 
 
 def _change(table: dict[int, T], number: int, now: T) -> None:

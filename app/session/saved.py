@@ -11,12 +11,14 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
 from diamond_core.envs import Trail
+from diamond_core.envs.atari import MOST_NOOPS
+from diamond_core.replay.episode import write_whole
 from diamond_core.world.dream import DreamState
 
 FORMAT = "diamond-dream-1"
 MOST_BYTES = 64 * 2**20
-MOST_NOOPS, MOST_ACTIONS = 30, 2**19
-"""Of a trail: as many no-ops as an episode may begin with, and ten hours of one game."""
+MOST_ACTIONS = 2**19
+"""Of a trail: ten hours of one game."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +40,7 @@ class SavedDream:
         facts = {"game": self.game, "sha256": self.sha256, "total": self.total, "reality_total": self.reality_total,
                  "trail": None if self.trail is None else asdict(self.trail)}
         tensors = {name: x.cpu().contiguous().clone() for name, x in self.state.tensors().items()}
-        Path(path).write_bytes(save(tensors, {"format": FORMAT, "facts": json.dumps(facts)}))
+        write_whole(Path(path), save(tensors, {"format": FORMAT, "facts": json.dumps(facts)}))
 
     @staticmethod
     def load(path: Path) -> SavedDream:

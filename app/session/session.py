@@ -101,7 +101,7 @@ class Session(Play):
         self.awake = False
         self._show = "dream" if self._show == "reality" else self._show
         self._facts = Facts(total=saved.total, age=int(saved.state.steps), reality_total=saved.reality_total,
-                            agreement=False, game_number=self._facts.game_number, played=self._facts.played)
+                            game_number=self._facts.game_number, played=self._facts.played)
         self.dream = saved.state.to(self.world.runtime.device)
         self._picture = rgb(self.dream.frames[0, -1])
         self._jump()
@@ -138,7 +138,7 @@ class Session(Play):
         if not 0 <= action < len(self.action_names):
             raise ValueError(f"expected an action from 0 to {len(self.action_names) - 1}, got {action}")
         fan = self.fan
-        self.awake = False
+        self.awake, self.guide, self._hold_until = False, None, None
         for step in fan.branch(action)[:steps]:
             self._dreamt(step, action, Made(fan.sampler, step.path, len(self.action_names)))
             if self._hold_until is not None:
@@ -186,14 +186,14 @@ class Session(Play):
         return self.knobs
 
     def denoising(self) -> list[np.ndarray]:
-        """The newest dreamt frame as it came to be: the clean frame guessed at each denoising step, (h, w, 3) each;
-        empty where the newest frame was not dreamt. Costs as much as a step."""
+        """The newest dreamt frame as it came to be: the clean frame guessed at each denoising step of `drawn_by`, each
+        (h, w, 3); empty where the newest frame was not dreamt. Costs as much as a step."""
         now = self.timeline.cursor
         moment = self.timeline[now]
         if moment.memory is None or moment.facts.action is None:
             return []
         state = self.timeline.state(now - 1).to(self.world.runtime.device)
-        self._use(self.sampler)
+        self._use(self.drawn_by)
         taken = state.actions.clone()
         taken[:, -1] = moment.facts.action
         guesses: list[torch.Tensor] = []
@@ -219,8 +219,8 @@ class Session(Play):
         """Goes on where step `number` of a tape begins, up to its length: the dream, and reality where it has one."""
         state = tape.state(number, self.world)
         require_fit(state, self.dream)
-        total = float(tape.rewards[:number][~tape.lived[:number]].sum())
-        self._enter(SavedDream(state, tape.origin.game, tape.origin.sha256, total, tape.trail(number)))
+        total, reality_total = tape.returns_before(number)
+        self._enter(SavedDream(state, tape.origin.game, tape.origin.sha256, total, tape.trail(number), reality_total))
         self.say(f"on from step {number} of the tape")
         return self._publish()
 

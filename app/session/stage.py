@@ -52,8 +52,7 @@ class Stage:
         base = agent.config.sampler
         self.knobs = Knobs(base.num_steps, base.order, base.s_churn, seed, base.temperature)
         self.mind = Mind(agent, world.runtime, seed)
-        self.mind_wanted = False
-        """Whether the agent's probabilities and value are computed at every step."""
+        self._mind_wanted = False
         self.awake = False
         self.resync_every = 0
         """Steps after which the dream begins again from reality's newest frames; 0 = never."""
@@ -80,6 +79,11 @@ class Stage:
         """How the next frame is to be drawn, by the knobs."""
         return self.knobs.sampler(self.agent.config.sampler, self._budget.steps)
 
+    @property
+    def drawn_by(self) -> SamplerConfig:
+        """How the newest dreamt frame was drawn, which the knobs may tell otherwise by now."""
+        return self._facts.sampler or self.sampler
+
     def _use(self, sampler: SamplerConfig) -> None:
         if self.world.sampler != sampler:
             self.world.set_sampler(sampler)
@@ -103,7 +107,7 @@ class Stage:
         self._think_if_wanted()
         self.timeline.step(self._facts, self.dream, self._reality(), self._mark())
         if self.recorder is not None:
-            self.recorder.dreamt(state, step, action, made, self._trail_of(mark))
+            self.recorder.dreamt(state, before, step, action, made, self._trail_of(mark))
         if over:
             self._end("this dream is over" if step.ends else f"this dream reached its horizon of {self.horizon} steps")
 
@@ -251,7 +255,7 @@ class Stage:
     def _think_if_wanted(self) -> None:
         """Looks at the new instant, so that its value stands on the timeline."""
         self._thought = None
-        if self.mind_wanted:
+        if self._mind_wanted:
             self._facts = replace(self._facts, value=self._think().value)
         elif self._facts.value is not None:
             self._facts = replace(self._facts, value=None)

@@ -68,6 +68,8 @@ def to_bytes(tape: Tape) -> bytes:
     arrays |= {name: getattr(tape, name).astype(np.uint8) for name in FLAGS}
     arrays["hashes"] = np.ascontiguousarray(tape.hashes)
     arrays |= {**_table("values", tape.values), **_table("stops", tape.stops)}
+    if tape.returns is not None:
+        arrays["returns"] = np.ascontiguousarray(tape.returns, np.float32)
     facts = {"format": FORMAT, "digest": digest(arrays), "origin": CONVERTER.unstructure(tape.origin),
              "paths": dict(tape.paths),
              "samplers": {step: CONVERTER.unstructure(c) for step, c in tape.samplers.items()},
@@ -92,8 +94,10 @@ def from_bytes(data: bytes) -> Tape:
     """Reads what `to_bytes` wrote. Raises TapeError for anything else; nothing in it is ever run."""
     try:
         length = int.from_bytes(data[:8], "little")
-        if len(data) > MOST_BYTES or length > len(data):
-            raise ValueError("it is too large, or cut off")
+        if len(data) > MOST_BYTES:
+            raise ValueError(f"it has more than {MOST_BYTES // 2**20} MiB")
+        if length > len(data):
+            raise ValueError("it is another kind of file, or cut off")
         facts = json.loads(json.loads(data[8:8 + length])["__metadata__"]["tape"])
         if facts["format"] != FORMAT:
             raise ValueError(f"its format is {facts['format']!r}, not {FORMAT!r}")
@@ -115,7 +119,7 @@ def _tape(arrays: Mapping[str, np.ndarray], facts: Mapping[str, Any]) -> Tape:
         values=_untable("values", arrays), stops=_untable("stops", arrays),
         samplers={int(step): CONVERTER.structure(c, SamplerConfig) for step, c in facts["samplers"].items()},
         paths={int(step): str(path) for step, path in facts["paths"].items()},
-        trails={step: trail for step, trail in trails.items() if trail is not None})
+        trails={step: trail for step, trail in trails.items() if trail is not None}, returns=arrays.get("returns"))
 
 
 def checked(tape: Tape) -> Tape:
@@ -127,7 +131,12 @@ def checked(tape: Tape) -> Tape:
     for name, kind in COLUMNS.items():
         if getattr(tape, name).dtype != kind:
             raise ValueError(f"{name} is {getattr(tape, name).dtype}")
-    if n and not (tape.actions.min() >= 0 and tape.actions.max() < len(names) and tape.mates.min() >= 1
+    if not n:
+        raise ValueError("nothing is recorded on it")
+    if tape.returns is not None and not (tape.returns.shape == (n, 2) and tape.returns.dtype == np.float32
+                                         and np.isfinite(tape.returns).all()):
+        raise ValueError("its returns are no numbers, or of another length")
+    if not (tape.actions.min() >= 0 and tape.actions.max() < len(names) and tape.mates.min() >= 1
                   and tape.mates.max() <= MOST_MATES and np.isfinite(tape.rewards).all()):
         raise ValueError("it holds actions, rewards or batches that cannot be")
     if any(max(trail.actions, default=0) >= len(names) for trail in tape.trails.values()):

@@ -97,7 +97,7 @@ class _Film:
         even = np.pad(large, [(0, large.shape[0] % 2), (0, large.shape[1] % 2), (0, 0)], mode="edge")
         if self._pipe is None:
             self._pipe = imageio_ffmpeg.write_frames(
-                str(self._path), even.shape[1::-1], fps=self._fps, codec="libx264", pix_fmt_out="yuv420p",
+                str(self._path.absolute()), even.shape[1::-1], fps=self._fps, codec="libx264", pix_fmt_out="yuv420p",
                 macro_block_size=2, quality=None, output_params=H264)
             self._pipe.send(None)
         self._pipe.send(even.tobytes())

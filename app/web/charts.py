@@ -36,24 +36,26 @@ def chart(title: str, curves: Sequence[Curve], x_label: str, *, baselines: Seque
     ys = [y for _, points in drawn for _, y in points] + [y for _, y in baselines]
     log = log and min(ys) > 0
     low, high = (math.log10(min(ys)), math.log10(max(ys))) if log else (min(ys), max(ys))
+    levels = sorted({low, high})
     if high - low < 1e-9:
-        low, high = low - 0.5, high + 0.5
+        levels, low, high = [low], low - 0.5, high + 0.5
     first, last = min(p[0][0] for _, p in drawn), max(p[-1][0] for _, p in drawn)
 
     def x_of(x: float) -> float:
-        return LEFT + (x - first) / max(last - first, 1e-9) * (WIDTH - LEFT - RIGHT)
+        return LEFT + (x - first) / (last - first or math.inf) * (WIDTH - LEFT - RIGHT)
 
     def y_of(y: float) -> float:
         y = math.log10(y) if log else y
         return HEIGHT - BOTTOM - (y - low) / (high - low) * (HEIGHT - TOP - BOTTOM)
 
     parts = [f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{escape(title)}">']
-    for y in (10**low if log else low, 10**high if log else high):
+    for y in (10**level if log else level for level in levels):
         parts.append(_line(LEFT, y_of(y), WIDTH - RIGHT, y_of(y), "grid"))
         parts.append(_text(LEFT - 8, y_of(y) + 4, number(y), "end"))
-    parts.append(_text(LEFT, HEIGHT - 8, number(first), "start"))
+    if last > first:
+        parts.append(_text(LEFT, HEIGHT - 8, number(first), "start"))
     parts.append(_text(WIDTH - RIGHT, HEIGHT - 8, f"{number(last)} {x_label}", "end"))
-    labels = [(y_of(points[-1][1]), curve.label, curve.ink) for curve, points in drawn]
+    labels = [(y_of(points[-1][1]), curve.label, curve.ink) for curve, points in drawn if last > first]
     for label, y in baselines:
         parts.append(_line(LEFT, y_of(y), WIDTH - RIGHT, y_of(y), "base"))
         labels.append((y_of(y), label, "var(--muted)"))
@@ -63,6 +65,8 @@ def chart(title: str, curves: Sequence[Curve], x_label: str, *, baselines: Seque
         if len(points) == 1:
             parts.append(f'<circle cx="{x_of(points[0][0]):.1f}" cy="{y_of(points[0][1]):.1f}" r="3" '
                          f'fill="{curve.colour}"/>')
+            if last == first:
+                parts.append(_text(x_of(first) + 8, y_of(points[0][1]) + 4, curve.label, "start", curve.ink))
         parts.append(f'<polyline points="{path}" stroke="{curve.colour}"{dash}/>')
     parts += [_text(WIDTH - RIGHT + 8, y + 4, label, "start", ink) for y, label, ink in apart(labels)]
     return f'{head}{"".join(parts)}</svg></figure>'

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from app.session.controls import Controls
+from app.session.controls import directions, legend
 from app.session.fork import Fan
 from app.session.host import Host
 from app.session.session import Session
@@ -328,7 +328,7 @@ class Dreaming:
             raise ValueError("there is no dreamt frame yet: go on for a step")
         self._looking = self._looking or not s.paused
         s.paused = True
-        levels: list[float | None] = [*schedule(s.sampler)[:len(frames)]]
+        levels: list[float | None] = [*schedule(s.drawn_by)[:len(frames)]]
         # the guess at the lowest level is the frame itself, but for Heun's last correction
         levels[-1] = None
         frames[-1] = s.view.frame
@@ -336,7 +336,10 @@ class Dreaming:
         self._loop.call_soon_threadsafe(self.audience.sheet, fields, np.concatenate(frames, axis=1))
 
     def _link(self) -> None:
-        self._tell("link", query=query_of(self.loaded.name, self.session.timeline))
+        try:
+            self._tell("link", query=query_of(self.loaded.name, self.session.timeline))
+        except ValueError as error:
+            self._tell("unlinked", why=str(error))
 
 
 def is_same(one: View, other: View) -> bool:
@@ -345,22 +348,3 @@ def is_same(one: View, other: View) -> bool:
         return {name: x for name, x in vars(view).items() if not isinstance(x, np.ndarray)}
 
     return one.frame is other.frame and words(one) == words(other)
-
-
-def directions(action_names: list[str]) -> list[str]:
-    """The keys that mean something in this game: up, down, left, right, space."""
-    found = []
-    for key in ("up", "down", "left", "right", "space"):
-        controls = Controls(action_names)
-        controls.press(key)
-        if controls.take()[0] not in (None, controls.idle_action):
-            found.append(key)
-    return found
-
-
-def legend(keys: list[str]) -> list[tuple[str, str]]:
-    """What a newcomer needs."""
-    signs = {"left": "←", "up": "↑", "down": "↓", "right": "→"}
-    arrows = " ".join(sign for key, sign in signs.items() if key in keys)
-    words = [(arrows, "move")] if arrows else []
-    return words + ([("space", "fire")] if "space" in keys else [])

@@ -23,6 +23,7 @@ from filelock import FileLock, Timeout
 from diamond_core import envs
 from diamond_core.config import TrainConfig
 from diamond_core.presets import PRESETS
+from diamond_core.training.checkpoint import read_card
 from diamond_core.training.run import Run, RunError, write_atomically
 
 State = Literal["training", "stopping", "stopped", "finished", "failed", "unreadable"]
@@ -264,6 +265,8 @@ def arguments_of(order: Order) -> list[str]:
         raise JobError(f"unknown preset '{order.preset}': use one of {', '.join(PRESETS)}")
     game = canonical(order.game)
     arguments = ["--game", game, "--preset", order.preset, "--seed", str(order.seed)]
+    if order.minutes is not None and not 0 < order.minutes < 10**6:
+        raise JobError(f"choose more than 0 minutes, or 0 to go on until it is done; got {order.minutes:g}")
     numbers = {"--time-limit": None if order.minutes is None else f"{max(order.minutes, 0.1) * 60:.0f}s",
                "--dataset": order.dataset, "--final-epochs": order.epochs, "--denoiser.batch-size": order.batch_size,
                "--denoiser.learning-rate": order.learning_rate}
@@ -273,8 +276,11 @@ def arguments_of(order: Order) -> list[str]:
                 raise JobError(f"{option[2:]} must be more than 0, got {value}")
             arguments += [option, str(value)]
     if order.initial is not None:
-        # the player of another game has nothing to teach; a world has
-        arguments += ["--init", order.initial, "--initial-models", "denoiser", "reward_end"]
+        # the player of another game has nothing to teach; a world has, and goes on to see as many frames as it did
+        its = read_card(Path(order.initial)).config.denoiser
+        arguments += ["--init", order.initial, "--initial-models", "denoiser", "reward_end",
+                      "--agent.denoiser.num-conditioning-frames", str(its.num_conditioning_frames),
+                      "--agent.denoiser.num-conditioning-actions", str(its.num_conditioning_actions)]
     return arguments
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,6 +17,8 @@ WORDS = {"collect": "collecting", "denoiser": "learning to draw frames", "reward
          "sight": "learning to see", "imitation": "learning the player's moves",
          "actor_critic": "practising in the dream", "evaluate": "playing the real game"}
 """A phase -> what a person is told."""
+BAR = re.compile(r"epoch (\d+)/(\d+) ([a-z ]*[a-z])\b[^\d]*(\d+)/(\d+)")
+"""A line of `training.progress`."""
 Points = list[tuple[float, float]]
 
 
@@ -49,9 +52,20 @@ class Progress:
     def words(self) -> str:
         """In a line."""
         if not self.phase:
-            return "no numbers yet"
+            return "getting ready"
         of = f" of {self.last_epoch}" if self.last_epoch else ""
         return f"epoch {self.epoch}{of}, {WORDS.get(self.phase, self.phase)}"
+
+
+def now_of(line: str) -> str:
+    """What a trainer's bar says, which is newer than its metrics: 'epoch 1 of 60, collecting: 2,048 of 50,000'; nothing
+    where the line is no bar."""
+    found = BAR.match(line)
+    if not found:
+        return ""
+    epoch, last, phase, done, of = found.groups()
+    return (f"epoch {epoch} of {last}, {WORDS.get(phase.replace(' ', '_'), phase)}: "
+            f"{int(done):,} of {int(of):,}")
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:

@@ -23,8 +23,8 @@ def query_of(name: str, timeline: Timeline) -> dict[str, str]:
     begun = max(cut for cut in timeline.cuts if cut <= timeline.cursor)
     first, *facts = timeline.facts()[begun - timeline.first:timeline.cursor - timeline.first + 1]
     if first.seed is None or first.played or any(f.lived for f in (first, *facts)):
-        raise ValueError("a link holds a dream that was only played: begin anew (Backspace), play, then share; or "
-                         "record a tape")
+        raise ValueError("a link can tell a dream that was played from its start, and more came into this one, such as "
+                         "reality's frames after a lost life: take a new dream (Backspace) and play, or record a tape")
     samplers = [f.sampler for f in facts if f.sampler is not None]
     turns = [at for at, now in enumerate(samplers) if not at or now != samplers[at - 1]]
     drawn = "_".join(f"{at}-{_told(samplers[at])}" for at in turns)

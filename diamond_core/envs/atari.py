@@ -120,6 +120,8 @@ class AtariVector(Worlds):
         """Frees the emulators and their threads."""
         super().close()
         self.__dict__.pop("_env", None)
+MOST_NOOPS = 30
+"""That an episode may begin with."""
 
 
 @dataclass(frozen=True)

@@ -24,6 +24,7 @@ from diamond_core.device import Runtime
 from diamond_core.diffusion.noise import schedule
 from diamond_core.diffusion.sampler import check_num_steps
 from diamond_core.envs import make_env
+from diamond_core.envs.atari import MOST_NOOPS
 from diamond_core.evaluation.sprites import moments_of
 from diamond_core.replay import Dataset, DatasetInfo, SegmentSampler, collate
 from diamond_core.training import convolutions
@@ -78,6 +79,9 @@ def check(config: TrainConfig, names: Sequence[str], world_size: int) -> None:
                          "--returns.clip 0.2")
     if config.agent.image_channels != 3:
         raise ValueError(f"games give frames of 3 channels, got --agent.image-channels {config.agent.image_channels}")
+    if not 0 <= config.agent.noop_max <= MOST_NOOPS:
+        with asked_by("agent.noop_max"):
+            raise ValueError(f"an episode begins with 0 to {MOST_NOOPS} no-ops, got {config.agent.noop_max}")
     for option, least in LEAST.items():
         if (value := attrgetter(option)(config)) < least:
             with asked_by(option):

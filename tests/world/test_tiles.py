@@ -83,7 +83,7 @@ def test_it_computes_what_torch_computes(name, monkeypatch):
 
 @pytest.fixture
 def instructions(tmp_path, monkeypatch) -> Iterator[ctypes.CDLL]:
-    """The source as it is compiled for AMX. Where the processor has none, `trap.c` does each instruction at its trap."""
+    """The source as it is compiled for AMX; where the processor has none, `trap.c` does each instruction."""
     if "avx512_bf16" not in processor().split():
         pytest.skip("the processor has no AVX512 with bfloat16, which the source needs beside AMX")
     monkeypatch.setattr(tiles, "FLAGS", ())

@@ -2,7 +2,7 @@
 
 import { line } from "./gallery.js";
 import { at, seedOf } from "./link.js";
-import { DRAWER, KEYS } from "./template.js";
+import { button, DRAWER, KEYS } from "./template.js";
 
 /** Phones, upright and on their side. */
 const SMALL = "(max-width: 640px), (max-height: 500px) and (pointer: coarse)";
@@ -16,6 +16,9 @@ export class Drawer {
     this.inputs = Object.fromEntries([...this.element.querySelectorAll("input")].map((input) => [input.name, input]));
     this.element.addEventListener("input", (event) => this.say(event.target));
     this.element.addEventListener("change", (event) => this.change(event.target));
+    this.inputs.seed.addEventListener("keydown", (event) => {
+      if (event.key === "Enter" && event.target.value !== "") this.dreamFrom(seedOf(event.target.value));
+    });
     this.find(".keys dl").replaceChildren(...KEYS.flatMap(([key, what]) => [line("dt", "", key), line("dd", "", what)]));
     // on a phone what stands above and below the picture lives here
     const narrow = matchMedia(SMALL);
@@ -50,7 +53,8 @@ export class Drawer {
     for (const section of this.element.querySelectorAll("[data-needs=reality]")) section.hidden = !game.reality;
     this.find(".mind").replaceChildren(...game.actions.map((name) => {
       const row = line("div", "thought", "");
-      row.append(line("span", "", name.toLowerCase()), line("i", "", ""));
+      row.append(line("span", "", button(name)), line("i", "", ""));
+      row.lastChild.style.width = 0;
       return row;
     }), line("p", "value", ""));
     if (this.inputs.mind.checked) this.player.send("mind", { on: true });
@@ -68,7 +72,7 @@ export class Drawer {
   }
 
   seen(view) {
-    if (view.p === null || this.find(".mind").hidden) return;
+    if (view.p === null || view.value === null || this.find(".mind").hidden) return;
     [...this.element.querySelectorAll(".thought i")].forEach((bar, i) => {
       bar.style.width = `${100 * view.p[i]}%`;
       bar.parentElement.classList.toggle("chosen", i === view.action);
@@ -96,7 +100,11 @@ export class Drawer {
     else if (name === "speed") player.send("speed", { x: value });
     else if (name === "resync") player.send("resync_every", { steps: value });
     else if (name === "mind") { this.find(".mind").hidden = !checked; player.send("mind", { on: checked }); }
-    else if (name === "difference") { player.wants.difference = checked; if (!checked) player.find(".over").hidden = true; }
+    else if (name === "difference") {
+      player.wants.difference = checked;
+      if (!checked) player.find(".over").hidden = true;
+      else if (player.view?.show !== "twin") player.pick("show", "twin");
+    }
     else if (name === "paint") { player.wants.paint = checked; player.root.classList.toggle("painting", checked);
       if (checked) player.send("pause", { on: true }); }
     else if (name === "screen") { player.wants.screen = checked; player.send("screen", { on: checked }); }
@@ -135,28 +143,40 @@ export class Drawer {
   }
 
   reset() {
-    const field = this.inputs.seed, seed = seedOf(field.value), same = seed === this.game?.seed || field.value === "";
-    if (!same) this.game.seed = field.value = seed;
-    this.player.send("reset", same ? {} : { seed });
+    const field = this.inputs.seed, typed = seedOf(field.value);
+    this.dreamFrom(typed === this.game.seed || field.value === "" ? Math.floor(Math.random() * 2 ** 24) : typed);
+  }
+
+  dreamFrom(seed) {
+    this.game.seed = this.inputs.seed.value = seed;
+    this.player.send("reset", { seed });
     this.player.focusPlay();
   }
 
   watchLink() {
-    this.share(this.player.passOn({}, `watch=${this.game.watch}`), "Whoever opens this link watches you.");
+    this.share(this.player.passOn({}, `watch=${this.game.watch}`), `Whoever opens this link watches you.${this.near()}`);
   }
 
   embed() {
     const url = this.player.passOn({ embed: 1, game: this.game.name });
     this.share(`<iframe src="${url}" width="480" height="600" style="border:0" allow="gamepad; fullscreen"></iframe>`,
-               "Put this into a page of yours.");
+               `Put this into a page of yours.${this.near()}`);
+  }
+
+  /** What an address of this machine alone is worth. */
+  near() {
+    return /^(localhost|127\.|\[::1\])/.test(location.hostname) ?
+      " Only this machine reaches it: for others, begin the server with --share or --host." : "";
   }
 
   async share(text, words) {
     const slot = this.find(".shared"), field = line("textarea", "", text);
     field.readOnly = true;
     field.rows = 3;
-    slot.replaceChildren(line("span", "", words), field);
+    slot.replaceChildren(line("span", "", words), ...(text ? [field] : []));
     if (this.element.hidden) this.toggle(true);
+    slot.scrollIntoView({ block: "nearest" });
+    if (!text) return;
     field.select();
     try {
       await navigator.clipboard.writeText(text);

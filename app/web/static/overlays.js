@@ -1,6 +1,7 @@
 // What lies over the picture for a moment: every future at once, and a frame as its noise is taken away.
 
 import { line } from "./gallery.js";
+import { button as word } from "./template.js";
 
 /** Futures as small films side by side; a click goes on in one of them. */
 export function fan(sheet, { actions, steps, width, height, seconds }, bitmap, choose, close) {
@@ -13,7 +14,7 @@ export function fan(sheet, { actions, steps, width, height, seconds }, bitmap, c
     const canvas = document.createElement("canvas");
     canvas.width = width;
     canvas.height = height;
-    button.append(canvas, line("span", "", name.toLowerCase()));
+    button.append(canvas, line("span", "", word(name)));
     button.addEventListener("click", () => { stop(); choose(action); });
     grid.append(button);
     return canvas.getContext("2d", { alpha: false });

@@ -53,6 +53,7 @@ class DreamPlayer extends HTMLElement {
     this.dream = { seed: Math.floor(Math.random() * 2 ** 24), ...dream };
     this.again = false;
     this.state("play");
+    this.root.classList.add("blank");
     this.veil("Finding a place to sleep", { moves: true });
     if (this.link && !this.link.closed) this.link.send("open", this.dream);
     else this.connect({});
@@ -61,7 +62,7 @@ class DreamPlayer extends HTMLElement {
 
   watch(watch) {
     this.state("play");
-    this.root.classList.add("watching");
+    this.root.classList.add("watching", "blank");
     this.veil("Looking for the dream", { moves: true });
     this.connect({ watch });
   }
@@ -100,7 +101,7 @@ class DreamPlayer extends HTMLElement {
   on_opened(fields) {
     this.game = fields;
     // a dream that goes on after the line was cut may still wait because nobody saw it
-    if (!this.again) { this.view = null; this.hiddenNow = this.waits = false; }
+    if (!this.again) { this.view = null; this.hiddenNow = this.waits = false; this.root.classList.add("blank"); }
     this.again = false;
     this.away(this.unseen);
     this.find("[data-title]").textContent = fields.title;
@@ -121,6 +122,7 @@ class DreamPlayer extends HTMLElement {
   on_view(view, pictures) {
     this.view = view;
     this.veil(null);
+    this.root.classList.remove("blank");
     view.pictures.forEach((name, i) => this.panels[name].draw(pictures[i]));
     this.arrange();
     if (!this.wants.difference || view.show !== "twin") this.find("canvas.over").hidden = true;
@@ -160,13 +162,16 @@ class DreamPlayer extends HTMLElement {
   on_recording({ id }) { remember(id); }
 
   on_recorded(tape) {
-    clearTimeout(this.saying);
-    this.drawer.recorded(tape, this.find(".note"));
-    this.saying = setTimeout(() => { this.find(".note").textContent = ""; }, 20000);
+    const kept = this.find(".kept");
+    clearTimeout(this.keeping);
+    this.drawer.recorded(tape, kept);
+    this.keeping = setTimeout(() => { kept.textContent = ""; }, 20000);
   }
 
+  on_unlinked({ why }) { this.drawer.share("", `${why[0].toUpperCase()}${why.slice(1)}.`); }
+
   on_link({ query }) {
-    this.drawer.share(this.passOn({}, new URLSearchParams(query)), "This link dreams the same dream again, step by step, and then it is theirs.");
+    this.drawer.share(this.passOn({}, new URLSearchParams(query)), `This link dreams the same dream again, step by step, and then it is theirs.${this.drawer.near()}`);
   }
 
   /** An address for others: where not everybody may come in, it holds the visitors' token, never the owner's. */
@@ -187,9 +192,10 @@ class DreamPlayer extends HTMLElement {
   }
 
   on_gone({ why }) {
-    const dream = this.dream;
+    const dream = this.game && this.dream;
     this.link = null;
-    this.veil(`${why[0].toUpperCase()}${why.slice(1)}.`, dream && { word: "Dream on", act: () => this.open(dream) });
+    this.veil(`${why[0].toUpperCase()}${why.slice(1)}.`, dream ? { word: "Dream on", act: () => this.open(dream) } :
+              { word: "Games", act: () => this.leave() });
   }
 
   /** A machine that is too slow for a while: there is a way out, and it is said once. */
@@ -221,7 +227,7 @@ class DreamPlayer extends HTMLElement {
     numbers.same.style.color = view.div === null ? "" : view.div > 0.66 ? "var(--red-ink)" : view.div > 0.33 ? "var(--amber-ink)" : "";
     numbers.steps.textContent = view.steps;
     numbers.ms.textContent = `${view.ms.toFixed(0)} ms`;
-    numbers.rate.textContent = `${view.rate.toFixed(0)} Hz`;
+    numbers.rate.textContent = `${view.rate.toFixed(1)}/s`;
     numbers.rate.style.color = view.slip ? "var(--amber-ink)" : "";
     numbers.rate.title = view.slip ? "the machine cannot hold 15 Hz for everybody; all slow down evenly" : "";
   }
@@ -236,8 +242,8 @@ class DreamPlayer extends HTMLElement {
     this.arranged = key;
     for (const [name, on] of Object.entries(shown)) this.panels[name].figure.hidden = !on;
     const box = this.find(".pictures");
-    fit([this.panels.dream, this.panels.reality], box.clientWidth - (shown.screen ? 340 : 0), box.clientHeight, 24);
-    if (shown.screen) this.panels.screen.scale(2 * devicePixelRatio);
+    fit([this.panels.dream, this.panels.reality], this.panels.screen, box.clientWidth, box.clientHeight, 24);
+    if (shown.screen && this.panels.screen.figure.hidden) this.say("there is no room here for the emulator's full picture");
   }
 
   differ() {

@@ -38,19 +38,34 @@ export class Panel {
   }
 }
 
-/** The largest whole multiple at which the panels fit beside (or, on narrow screens, below) each other. */
-export function fit(panels, width, height, gap) {
-  const dots = window.devicePixelRatio || 1;
-  const shown = panels.filter((panel) => !panel.figure.hidden);
-  if (!shown.length || width <= 0) return;
-  const wide = Math.max(...shown.map((p) => p.canvas.width)), high = Math.max(...shown.map((p) => p.canvas.height));
-  const n = shown.length, room = 34;
-  const beside = Math.min((width - gap * (n - 1)) / n / wide, (height - room) / high);
-  const below = Math.min(width / wide, (height - room * n - gap * (n - 1)) / n / high);
-  const stacked = below > beside;
-  const times = Math.max(1, Math.floor((stacked ? below : beside) * dots));
-  shown[0].figure.parentElement.classList.toggle("stacked", stacked);
-  for (const panel of shown) panel.scale(times);
+/** The largest whole multiple at which frames of one size fit beside (or, on narrow screens, below) each other, and with
+ * them a picture of another size, at most doubled, that leaves them seven tenths, or half: away where there is no room. */
+export function fit(panels, picture, width, height, gap) {
+  const dots = window.devicePixelRatio || 1, room = 34;
+  const shown = panels.filter((panel) => !panel.figure.hidden), n = shown.length;
+  if (!n || width <= 0) return;
+  const { width: wide, height: high } = shown[0].canvas, { width: across, height: up } = picture.canvas;
+  const times = (stacked, width, height) => Math.floor(dots * (stacked
+    ? Math.min(width / wide, (height - room * n - gap * (n - 1)) / n / high)
+    : Math.min((width - gap * (n - 1)) / n / wide, (height - room) / high)));
+  const largest = (ways) => ways.reduce((a, b) => (b.times > a.times ? b : a));
+  let best = largest([false, true].map((stacked) => ({ stacked, size: 0, times: times(stacked, width, height) })));
+  const most = picture.figure.hidden ? 0 : Math.round(2 * dots), alone = best.times;
+  for (let i = 0; i < 2 * most && !best.size; i++) {
+    const size = most - i % most, least = Math.max(1, (i < most ? 0.7 : 0.5) * alone);
+    const w = across * size / dots, h = up * size / dots, higher = height - gap - room - h;
+    const way = largest([
+      { stacked: false, below: false, times: h + room > height ? 0 : times(false, width - gap - w, height) },
+      { stacked: false, below: true, times: w > width ? 0 : times(false, width, higher) },
+      { stacked: true, below: true, times: w > width ? 0 : times(true, width, higher) }]);
+    if (way.times >= least) best = { ...way, size };
+  }
+  const { classList } = shown[0].figure.parentElement;
+  classList.toggle("stacked", best.stacked);
+  classList.toggle("below", best.below ?? false);
+  for (const panel of shown) panel.scale(Math.max(1, best.times));
+  picture.figure.hidden = !best.size;
+  if (best.size) picture.scale(best.size);
 }
 
 /** Where two frames differ, as heat over the second one. */

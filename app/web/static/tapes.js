@@ -3,7 +3,7 @@
 import { line } from "./gallery.js";
 import { ask, at } from "./link.js";
 
-const KEY = "diamond tapes";
+const KEY = "diamond tapes", TOUCH = matchMedia("(pointer: coarse)").matches;
 
 /** The names of the recordings that were made in this browser. */
 export function mine() {
@@ -21,7 +21,7 @@ class DreamTapes extends HTMLElement {
     const shadow = this.attachShadow({ mode: "open" });
     shadow.innerHTML = `<link rel="stylesheet" href="${new URL("player.css", import.meta.url)}">
       <link rel="stylesheet" href="${new URL("tapes.css", import.meta.url)}">
-      <div class="tapes"><header><h2>Recordings</h2><p>Press R while you play to begin one, and again to end it.</p>
+      <div class="tapes"><header><h2>Recordings</h2><p>Press ${TOUCH ? "Record" : "R"} while you play to begin one, and again to end it.</p>
       <span class="space"></span><label class="button">Bring in a tape<input type="file" accept=".tape,.mp4" hidden></label>
       </header><p class="said" role="status"></p><div class="list"></div></div>`;
     this.list = shadow.querySelector(".list");
@@ -67,7 +67,7 @@ class DreamTapes extends HTMLElement {
     const seconds = tape.steps / 15, made = new Date(tape.made * 1000);
     const head = line("header", "", "");
     head.append(line("b", "", tape.title), line("small", "", `${seconds.toFixed(1)} s · ${made.toLocaleString([], {
-      dateStyle: "medium", timeStyle: "short" })}${tape.cuts ? ` · ${tape.cuts} cuts` : ""}`));
+      dateStyle: "medium", timeStyle: "short" })}${tape.cuts ? ` · ${tape.cuts} cut${tape.cuts > 1 ? "s" : ""}` : ""}`));
     card.append(this.screen(tape), head, this.from(tape), this.tools(tape, card));
     return card;
   }

@@ -2,6 +2,9 @@
 
 const icon = (path) => `<svg viewBox="0 0 20 20" aria-hidden="true"><path d="${path}"/></svg>`;
 
+/** What an action is called. */
+export const button = (name) => (name === "NOOP" ? "nothing" : name.toLowerCase());
+
 export const ICONS = {
   back: "M12 4 6 10l6 6", pause: "M7 4v12M13 4v12", play: "M6 4l10 6-10 6z", step: "M5 4l7 6-7 6zM15 4v12",
   rewind: "M10 4 4 10l6 6M16 4l-6 6 6 6", fork: "M4 10h4l6-5M8 10l6 5M14 3v4h-4M14 17v-4h-4",
@@ -34,21 +37,20 @@ export const TEMPLATE = `
       <h2 data-title></h2>
       <span class="moments" hidden></span>
       <span class="space"></span>
-      ${choice("who", "Who plays", [["you", "you"], ["help", "both"], ["agent", "agent"], ["random", "random"]])}
+      ${choice("who", "Who plays", [["you", "you"], ["help", "helped"], ["agent", "agent"], ["random", "random"]])}
       ${choice("show", "What you see", [["dream", "dream"], ["twin", "twin"], ["reality", "reality"]])}
     </header>
 
     <div class="pictures">
       ${panel("dream", "dream")}
       ${panel("reality", "reality", '<canvas class="over" data-panel="difference" hidden></canvas>')}
-      ${panel("screen", "the emulator's picture")}
+      ${panel("screen", "the emulator's full picture")}
       <div class="veil" role="status" hidden><i class="spin"></i><p></p><button type="button" hidden></button></div>
-      <p class="note" role="status"></p>
     </div>
 
     <div class="line" aria-label="Numbers">
-      ${number("return", "return", 4)}${number("age", "age", 6)}${number("same", "true for", 7)}
-      ${number("steps", "steps", 2)}${number("ms", "dream", 6)}${number("rate", "speed", 6)}
+      ${number("return", "return", 4)}${number("age", "age", 6)}${number("same", "true for", 9)}
+      ${number("steps", "denoising", 2)}${number("ms", "dreaming", 6)}${number("rate", "rate", 6)}
       ${number("way", "key to frame", 6)}
     </div>
 
@@ -60,7 +62,7 @@ export const TEMPLATE = `
       ${tool("fork", "What if", "F")}${tool("moon", "Wake up", "K", "data-wake", "sun")}${tool("record", "Record", "R")}
       ${tool("more", "More", "?")}
     </div>
-    <p class="hint"></p>
+    <div class="words"><p class="hint"></p><p class="note" role="status"></p><p class="kept" role="status"></p></div>
     <div class="pads" hidden><div class="thumb" aria-hidden="true"><i class="u">▲</i><i class="d">▼</i><i
       class="l">◀</i><i class="r">▶</i></div><button type="button" class="fire"
       aria-label="fire">fire</button></div>

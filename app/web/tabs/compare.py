@@ -61,14 +61,16 @@ def likeness(measure: dict[str, Any]) -> list[Curve]:
 
 def facts(found: dict[str, Any]) -> list[str]:
     """The main numbers, each beside its baseline."""
-    lines = [("true for", f"{true_for(found)} steps", "until a held frame is nearer")]
+    more = " or more" if true_for(found) == len(found["psnr"]["dream"]["mean"]) else ""
+    lines = [("true for", f"{true_for(found)}{more} steps", "until a held frame is nearer")]
     following = found.get("following")
     if following and following.get("ratio") is not None:
         lines.append(("obeys", f"{100 * following['ratio']:.0f} %", "of how visibly the game obeys"))
     for kind, word in (("reward", "foresees rewards"), ("end", "foresees ends")):
         p = found["precision"].get(kind)
         if p and p.get("dream") is not None:
-            lines.append((word, f"{p['dream']:.2f}", f"{p['real']:.2f} on real frames, {p['base_rate']:.2f} by chance"))
+            lines.append((word, f"{p['dream']:.2f}", f"in the dream, {p['real']:.2f} on real frames, "
+                                                     f"{p['base_rate']:.2f} by chance"))
     lines.append(("measured on", f"{found['rollouts']} dreams", f"{found['coverage']['episodes']} held-out episodes"))
     return [f"<dt>{escape(name)}</dt><dd><b>{escape(value)}</b> <small>{escape(more)}</small></dd>"
             for name, value, more in lines]

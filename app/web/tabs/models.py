@@ -39,18 +39,18 @@ def build(house: House) -> list[Any]:
             upload = gr.Button("Bring in these files", variant="primary")
             hub = gr.Textbox(label="Or from the Hugging Face Hub", value=HUB, max_lines=1)
             fetch = gr.Button("Fetch from the Hub")
-            moment = gr.Dropdown([], label="Or a training's newest moment")
-            keep = gr.Button("Keep it as a dream")
+            moment = gr.Dropdown([], label="Or a training's newest moment", visible=False)
+            keep = gr.Button("Keep it as a dream", visible=False)
         with gr.Column():
             gr.HTML("<h2>Installed</h2>", padding=False)
             said = gr.HTML("", padding=False, elem_classes="said")
             cards = gr.HTML(listing(), padding=False, elem_id="cards")
-            with gr.Row(elem_classes="actions"):
-                chosen = gr.Dropdown([], label="Delete", scale=0, min_width=260)
+            with gr.Row(elem_classes="actions", visible=False) as removal:
+                chosen = gr.Dropdown([], label="One that you brought in", scale=0, min_width=260)
                 delete = gr.Button("Delete", scale=0)
-    shown = [cards, chosen, moment]
+    shown = [cards, chosen, removal, moment, keep]
     shelf = house.settings.checkpoints
-    quiet: dict[str, Any] = {"api_visibility": "private"}
+    quiet: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
     upload.click(lambda f, g, n: brought(lambda: imports.bring_files([Path(x) for x in f or []], g, n, shelf)),
                  [files, game, name], said, **quiet).success(lambda: refresh(house), None, shown, **quiet)
     fetch.click(lambda r, g, n: brought(lambda: imports.bring_from_hub(r, g, n, shelf)), [hub, game, name], said,
@@ -67,7 +67,7 @@ def brought(bring: Any) -> str:
     try:
         folder = bring()
     except (CheckpointError, JobError, Unknown, ValueError, OSError) as error:
-        raise gr.Error(str(error), title="This could not be brought in", print_exception=False) from None
+        raise gr.Error(f"This could not be brought in: {error}", print_exception=False) from None
     return f"<p>{escape(folder.name)} is here. It is in the gallery of the Play tab.</p>"
 
 
@@ -76,7 +76,7 @@ def thrown(name: str, shelf: Path) -> str:
     try:
         imports.throw_out(name or "", shelf)
     except (CheckpointError, OSError) as error:
-        raise gr.Error(str(error), title="This could not be deleted", print_exception=False) from None
+        raise gr.Error(f"This could not be deleted: {error}", print_exception=False) from None
     return f"<p>{escape(name)} is gone.</p>"
 
 
@@ -85,7 +85,8 @@ def refresh(house: House) -> list[Any]:
     own = house.settings.checkpoints.resolve()
     names = [name for name, path in installed().items() if path.resolve().parent == own]
     newest = [moments[-1][0] for run in house.jobs.names() if (moments := moments_of(house, run))]
-    return [listing(), gr.Dropdown(choices=names, value=None), gr.Dropdown(choices=newest, value=None)]
+    return [listing(), gr.Dropdown(choices=names, value=None), gr.Row(visible=bool(names)),
+            gr.Dropdown(choices=newest, value=None, visible=bool(newest)), gr.Button(visible=bool(newest))]
 
 
 def moments_of(house: House, run: str) -> list[tuple[str, str]]:

@@ -11,7 +11,7 @@ import gradio as gr
 from app.session.library import beginnings
 from app.web.charts import Curve, chart
 from app.web.jobs import JobError, Order, Status
-from app.web.progress import Progress, progress_of, read_metrics
+from app.web.progress import Progress, now_of, progress_of, read_metrics
 from diamond_core.envs import list_games
 from diamond_core.evaluation.returns import reference
 from diamond_core.presets import PRESETS
@@ -45,13 +45,14 @@ def build(house: House) -> tuple[gr.Timer, list[Any]]:
             preset = gr.Radio(PRESET_WORDS, value="playground", label="Preset")
             source = gr.Dropdown([NEW_PLAY], value=NEW_PLAY, label="Learn from")
             begin_with = beginning("Pong", "playground")
-            minutes = gr.Number(label="Stop after minutes", value=0, info="0: when it is done")
+            minutes = gr.Number(label="Stop after minutes", value=0, minimum=0, info="0: when it is done")
             with gr.Accordion("More numbers", open=False):
                 name = gr.Textbox(label="Name of the run", max_lines=1, placeholder="Pong-1")
-                seed = gr.Number(label="Seed", value=0, precision=0)
-                epochs = gr.Number(label="Epochs", precision=0, value=0, info="0: the preset's")
-                batch = gr.Number(label="Batch size of the world", precision=0, value=0, info="0: the preset's")
-                rate = gr.Number(label="Learning rate of the world", value=0, info="0: the preset's")
+                seed = gr.Number(label="Seed", value=0, precision=0, minimum=0)
+                epochs = gr.Number(label="Epochs", precision=0, value=0, minimum=0, info="0: the preset's")
+                batch = gr.Number(label="Batch size of the world", precision=0, value=0, minimum=0,
+                                  info="0: the preset's")
+                rate = gr.Number(label="Learning rate of the world", value=0, minimum=0, info="0: the preset's")
             start = gr.Button("Start training", variant="primary", elem_id="start-training")
         with gr.Column(elem_classes="runs"):
             runs = gr.Radio([], label="Runs", elem_id="runs", show_label=False, visible=False)
@@ -103,8 +104,8 @@ def beginning(game: str, preset: str) -> gr.Dropdown:
     fits = list(beginnings(PRESETS[preset](game).agent))
     best = next((name for name in (game, TEACHER) if name in fits), NEW_WEIGHTS)
     return gr.Dropdown([NEW_WEIGHTS, *((f"the dream of {name}", name) for name in fits)], value=best,
-                       allow_custom_value=True,
-                       label="Begin with", info="another game's dream learns several times faster than new weights")
+                       allow_custom_value=True, visible=bool(fits), label="Begin with",
+                       info="another game's dream learns several times faster than new weights")
 
 
 def begin(house: House, game: str, preset: str, source: str, begin_with: str, minutes: float | None, name: str,
@@ -119,7 +120,7 @@ def begin(house: House, game: str, preset: str, source: str, begin_with: str, mi
                       int(epochs) if epochs else None, int(batch) if batch else None, rate or None)
         made = house.jobs.start(order)
     except (JobError, ValueError) as error:
-        raise gr.Error(str(error), title="This cannot be trained", print_exception=False) from None
+        raise gr.Error(f"This cannot be trained: {error}", print_exception=False) from None
     return gr.Radio(choices=choices(house), value=made, visible=True)
 
 
@@ -128,7 +129,7 @@ def told(act: Any, run: str) -> None:
     try:
         act(run)
     except JobError as error:
-        raise gr.Error(str(error), title="That did not work", print_exception=False) from None
+        raise gr.Error(f"That did not work: {error}", print_exception=False) from None
 
 
 def choices(house: House) -> list[tuple[str, str]]:
@@ -161,7 +162,8 @@ def headline(s: Status, p: Progress, words: str) -> str:
     left = p.left
     if s.state == "training" and s.started is not None:
         left = f"{clock(time.time() - s.started)} so far" + (f", {left}" if left else "")
-    facts = [p.words, f"{p.steps} steps of play" if p.steps else "", left if s.state == "training" else ""]
+    place = (now_of(words) or p.words) if s.state == "training" else p.words
+    facts = [place, f"{p.steps:,} steps of play" if p.steps else "", left if s.state == "training" else ""]
     line = " · ".join(fact for fact in facts if fact)
     if s.state in ("failed", "unreadable"):
         line = s.last_words or words

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 import threading
 import time
 from pathlib import Path
@@ -12,9 +13,15 @@ import pytest
 from pygame.event import Event
 
 from app.desktop import strip
+from app.desktop.keys import config_folder
+from app.desktop.orders import as_file, data_folder, named
+from app.desktop.pen import Pen
+from app.desktop.picker import Picker
 from app.desktop.ribbon import Ribbon
 from app.session.controls import Controls
+from app.session.library import entries
 from app.session.session import Session
+from app.session.tapefile import load_tape
 from diamond_core.envs import action_names
 from tests.app.desktop.conftest import Stage
 
@@ -303,6 +310,17 @@ def test_the_agent_thinks_of_what_is_seen_also_while_time_stands_still(stage):
     assert then is not None and tuple(then) != tuple(stage.view.probabilities)
 
 
+def test_how_to_play_stands_there_until_somebody_does(stage, monkeypatch):
+    said, text = [], Pen.text
+    monkeypatch.setattr(Pen, "text", lambda pen, words, *a, **k: (said.append(words), text(pen, words, *a, **k))[1])
+    steps(stage, 2)
+    assert any(words.endswith("→ move  ·  space fire") for words in said)
+    stage.tap(pygame.K_RIGHT)
+    said.clear()
+    steps(stage, 2)
+    assert said and not any("move" in words for words in said)
+
+
 def test_another_key_plays(stage):
     stage.tap(pygame.K_F1)
     stage.click(stage.hot("rebind", "RIGHT"))
@@ -348,6 +366,90 @@ def test_a_tape_runs_on_where_it_cannot_be_written(stage, monkeypatch):
     monkeypatch.setattr("app.session.tapefile.save_tape", full)
     stage.tap(pygame.K_r, "r")
     assert stage.session.recorder is not None and stage.view.recording == 3 and stage.play._wrong
+
+
+def test_no_tape_is_made_of_nothing(stage, home):
+    stage.tap(pygame.K_r, "r")
+    stage.tap(pygame.K_r, "r")
+    assert "nothing was recorded" in stage.view.message and not list(home.rglob("*.tape"))
+
+
+def test_a_tape_is_kept_elsewhere_where_its_folder_cannot_be_written(stage, home, monkeypatch, capsys):
+    data_folder().parent.mkdir(parents=True)
+    data_folder().write_text("a file where the folder should be")
+    monkeypatch.setattr(tempfile, "tempdir", str(home))
+    stage.tap(pygame.K_r, "r")
+    steps(stage, 2)
+    stage.player.close()
+    kept, = home.rglob("*.tape")
+    assert f"the tape is {kept}" in capsys.readouterr().err and len(load_tape(kept)) == 2
+
+
+def test_what_went_wrong_on_leaving_is_seen_among_the_games(stage, monkeypatch):
+    said, text = [], Pen.text
+    monkeypatch.setattr(Pen, "text", lambda pen, words, *a, **k: (said.append(words), text(pen, words, *a, **k))[1])
+    picker = Picker(stage.worker, entries, lambda _: stage.play, stage.pads)
+    stage.until(lambda: (picker.update(), picker.entries)[1], "for the games")
+    stage.worker.trouble = "the tape is elsewhere"
+    picker.update()
+    picker.draw(stage.play.hands.seen[0])
+    assert "the tape is elsewhere" in said
+
+
+@pytest.mark.parametrize("how", ["key", "mouse"])
+def test_a_key_pressed_while_time_still_runs_back_does_not_stop_it_for_good(stage, how):
+    steps(stage, 20)
+    if how == "key":
+        stage.down(pygame.K_COMMA, ",")
+        stage.until(lambda: stage.view.moment < 18, "for time to run back")
+        stage.tap(pygame.K_UP)
+        then = stage.view.moment
+        stage.until(lambda: stage.view.moment < then, "for it to run back further")
+        stage.up(pygame.K_COMMA)
+    else:
+        bar = strip.bar_of(stage.play.hands.seen[1].strip, stage.play.hands.seen[0])
+        stage.mouse(pygame.MOUSEBUTTONDOWN, (bar.right - 2, bar.centery))
+        stage.settle()
+        stage.tap(pygame.K_UP)
+        stage.mouse(pygame.MOUSEMOTION, (bar.left + 2, bar.centery))
+        stage.mouse(pygame.MOUSEBUTTONUP, (bar.left + 2, bar.centery))
+    stage.settle()
+    assert stage.view.paused
+    stage.tap(pygame.K_UP)
+    assert not stage.view.paused
+
+
+def test_after_a_tape_is_over_a_key_plays_on(pong_agent, pong_world, stages):
+    def of_tape(_) -> Session:
+        session = Session(pong_agent, pong_world, game="Pong", controls=Controls(action_names("Pong")))
+        session.start_tape()
+        for _ in range(3):
+            session.tick()
+        session.follow(session.stop_tape())
+        return session
+
+    stages.append(Stage(of_tape))
+    stage = stages[-1].begin()
+    stage.until(lambda: stage.view.paused, "for the tape to be over")
+    then = stage.view.moment
+    stage.down(pygame.K_UP)
+    stage.until(lambda: stage.view.moment > then, "for time to go on")
+
+
+def test_another_key_where_settings_cannot_be_written_holds_for_now(stage):
+    config_folder().parent.mkdir(parents=True)
+    config_folder().write_text("a file where the folder should be")
+    stage.tap(pygame.K_F1)
+    stage.click(stage.hot("rebind", "reset"))
+    stage.tap(pygame.K_x, "x")
+    assert stage.keyboard.keys["reset"] == ("x",)
+    assert "until the window is closed" in stage.play._news and stage.play._wrong
+
+
+@pytest.mark.parametrize("game", ["gym:ALE/Pong-v5", "Pong"])
+def test_files_of_any_game_have_a_name(home, game):
+    path = named("dreams", game, ".safetensors")
+    assert path.parent == data_folder() / "dreams" and path.name.startswith(as_file(game)) and "/" not in path.name
 
 
 def test_going_back_ends_with_its_key_whatever_else_is_held(stage):

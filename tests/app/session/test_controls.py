@@ -64,6 +64,26 @@ def test_a_short_tap_is_taken_once():
     assert [take(c), take(c)] == ["FIRE", None]
 
 
+def test_taps_that_no_action_has_together_are_taken_one_after_the_other():
+    c = controls(action_names("Breakout"))
+    for key in ("space", "left"):
+        c.press(key)
+        c.release(key)
+    assert [take(c), take(c), take(c)] == ["FIRE", "LEFT", None]
+    c = controls(["A", "B", "C", "D"])
+    for key in ("3", "1"):
+        c.press(key)
+        c.release(key)
+    assert [take(c), take(c), take(c)] == ["D", "B", None]
+
+
+def test_a_button_that_no_action_has_alone_does_not_wait_for_ever():
+    c = controls(["NOOP", "UP", "DOWN", "RIGHTFIRE"])
+    c.press("space")
+    c.release("space")
+    assert take(c) == "NOOP" and not c.active
+
+
 def test_the_newer_of_two_directions_wins_and_the_older_returns():
     c = controls()
     c.press("left")

@@ -192,6 +192,15 @@ def test_the_world_that_dreamt_a_tape_is_found(shelf: Path):
     assert dreamt_by("unknown", "Pong").name in ("Alpha", "beta", "broken")
     with pytest.raises(ValueError, match="no dream of Breakout is installed"):
         dreamt_by("", "Breakout")
+    (shelf / "beta" / "card.json").write_text("{")
+    assert dreamt_by(sha256, "Pong").name == "broken"
+
+
+def test_a_name_with_a_colon_is_no_protocol(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
+    with VideoWriter(Path("12:30.mp4")) as video:
+        video.add(np.zeros((16, 16, 3), np.uint8))
+    assert (tmp_path / "12:30.mp4").stat().st_size > 500
 
 
 @pytest.mark.parametrize("left", [b"", struct.pack(">I4s8s", 16, b"ftyp", b"isom    "),

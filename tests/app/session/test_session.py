@@ -141,6 +141,29 @@ def test_a_branch_taken_is_not_cut_by_a_routine_resync(session: Session, pong_wo
     assert session.view.age == 0
 
 
+def test_a_branch_taken_in_the_moment_of_an_end_goes_all_its_way(session: Session, pong_world: ToldWorld):
+    play(session, "..")
+    pong_world.over = frozenset({3})
+    assert play(session, ".")[-1].over
+    pong_world.over = frozenset()
+    fan = session.fan_out(1.0)
+    view = session.take_branch(2)
+    assert (view.moment, view.over) == (3 + fan.length, False)
+    np.testing.assert_array_equal(view.frame, fan.frames[2, -1])
+
+
+def test_a_branch_taken_while_a_tape_leads_is_the_persons(session: Session, build: Build):
+    session.start_tape()
+    play(session, "ud" * 20)
+    other = build(seed=5)
+    other.follow(session.stop_tape())
+    play(other, "....")
+    other.fan_out(0.3)
+    assert other.view.led is not None and other.take_branch(2).led is None
+    other.paused = False
+    assert "differs" not in play(other, "u")[-1].message
+
+
 def test_the_dream_goes_on_from_a_painted_frame(session: Session, pong_world: ToldWorld):
     play(session, "uu")
     before = session.dream
@@ -222,6 +245,10 @@ def test_denoising_ends_in_the_frame(session: Session):
     guesses = session.denoising()
     assert len(guesses) == 3
     np.testing.assert_array_equal(guesses[-1], view.frame)
+    session.set_knobs(steps=2, temperature=0.5)
+    guesses = session.denoising()
+    assert len(guesses) == 3 == session.drawn_by.num_steps
+    np.testing.assert_array_equal(guesses[-1], view.frame)
 
 
 @pytest.mark.parametrize("who", ["agent", "random"])
@@ -240,6 +267,15 @@ def test_the_agent_helps_who_is_idle_for_a_second(session: Session):
     assert all(v.helping for v in play(session, "." * 5)[2:])
     view = play(session, "d")[-1]
     assert not view.helping and view.action_name == "LEFT"
+
+
+def test_the_mind_is_there_as_soon_as_it_is_wanted(session: Session):
+    play(session, "u")
+    session.paused = True
+    session.mind_wanted = True
+    assert session.view.probabilities is not None and session.view.value is not None
+    session.mind_wanted = False
+    assert session.view.probabilities is None and session.view.value is None
 
 
 def test_the_mind_is_read_only_when_wanted(session: Session):
@@ -311,6 +347,14 @@ def test_saved_and_loaded(session: Session, build: Build, tmp_path):
     again = play(other, "uf")
     assert all(np.array_equal(a.frame, b.frame) for a, b in zip(expected, again, strict=True))
     assert all(np.array_equal(a.reality, b.reality) for a, b in zip(expected, again, strict=True))
+
+
+def test_a_dream_that_cannot_be_written_whole_leaves_nothing(session: Session, tmp_path, monkeypatch):
+    session.save(tmp_path / "a.safetensors")
+    monkeypatch.setattr("os.fsync", lambda _: (_ for _ in ()).throw(OSError(28, "No space left on device")))
+    with pytest.raises(OSError, match="No space"):
+        session.save(tmp_path / "b.safetensors")
+    assert [path.name for path in tmp_path.iterdir()] == ["a.safetensors"]
 
 
 def test_a_file_that_is_no_dream_is_refused(session: Session, tmp_path):

@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from app.session.clock import FakeClock
+from app.session.film import Hud
 from app.session.guide import Guide
 from app.session.host import Host
 from app.session.saved import MOST_ACTIONS
@@ -134,6 +135,37 @@ def test_any_part_can_be_played(session: Session, pong_world: ToldWorld):
     np.testing.assert_array_equal(part[0].frame, views[11].frame)
     with pytest.raises(TapeError, match="from 0 to 30"):
         list(tape.replay(pong_world, 11, 31))
+
+
+def test_returns_are_those_that_the_player_saw(session: Session, build: Build, pong_world: ToldWorld, tmp_path):
+    """They begin anew with a game, go back with time, and stand in replays, in films and where one goes on."""
+    session.start_tape()
+    views = play(session, keys(30))
+    session.rewind_to(session.view.moment - 7)
+    views += play(session, keys(20, 1))
+    session.reset()
+    views += play(session, keys(15, 2))
+    save_tape(session.stop_tape(), tmp_path / "x.tape")
+    tape = load_tape(tmp_path / "x.tape")
+    seen = [(view.total, view.reality_total) for view in views]
+    assert len(set(seen)) > 10 and abs(seen[-1][0]) < abs(sum(view.reward for view in views))
+    hud, shown = Hud(tape, "twin", 2), []
+    for played in tape.replay(pong_world, reality=True):
+        hud(played)
+        shown.append((hud._total, hud._real_total))
+    assert shown == seen
+    other = build(seed=5)
+    other.follow(tape)
+    assert [(view.total, view.reality_total) for view in play(other, "." * len(tape))] == seen
+    for number in (20, 40, len(tape)):
+        view = build(seed=5).go_on_from(tape, number)
+        assert (view.total, view.reality_total) == seen[number - 1]
+
+
+def test_an_older_tape_has_no_returns(tape: Tape):
+    older = from_bytes(to_bytes(replace(tape, returns=None)))
+    dreamt = older.rewards[:9][~older.lived[:9]].sum()
+    assert older.returns is None and older.returns_before(9)[0] == dreamt and older.returns_before(0) == (0.0, 0.0)
 
 
 def test_one_goes_on_from_any_step(session: Session, build: Build):
@@ -261,7 +293,8 @@ def test_a_tape_cut_off_is_refused(tape: Tape, tmp_path, cut: int):
     ("values", lambda a: {step + 1: v for step, v in a.items()}, "beginning|beyond"),
     ("values", lambda a: {**a, 10_000: a[0]}, "beyond its end"),
     ("values", lambda a: {**a, 0: b"nonsense"}, "cannot be read"), ("trails", lambda a: {}, "real game"),
-    ("mates", lambda a: a * 0 + 65, "cannot be"),
+    ("mates", lambda a: a * 0 + 65, "cannot be"), ("returns", lambda a: a[1:], "returns"),
+    ("returns", lambda a: a + np.float32("inf"), "returns"),
     ("trails", lambda a: {0: replace(a[0], noops=2**31 - 1)}, "no trail"),
     ("trails", lambda a: {0: replace(a[0], actions=(0,) * (MOST_ACTIONS + 1))}, "no trail"),
     ("trails", lambda a: {0: replace(a[0], actions=(6,))}, "cannot be")])
@@ -327,8 +360,10 @@ def test_an_empty_tape(session: Session, pong_world: ToldWorld):
         session.stop_tape()
     session.start_tape()
     assert session.view.recording == 0
-    tape = from_bytes(to_bytes(session.stop_tape()))
+    tape = session.stop_tape()
     assert len(tape) == 0 and list(tape.replay(pong_world)) == [] and session.view.recording is None
+    with pytest.raises(TapeError, match="nothing is recorded on it"):
+        from_bytes(to_bytes(tape))
 
 
 def test_saved_whole(tape: Tape, tmp_path):

@@ -196,8 +196,10 @@ def test_a_recording_is_a_film_that_plays(page, url: str, tmp_path: Path):
     page.keyboard.press("r")
     when(page, "v.tape > 20")
     page.keyboard.press("r")
+    page.wait_for_selector("dream-player .kept:has-text('kept')")
+    page.evaluate("document.querySelector('dream-player').say('something else')")
     with page.expect_download() as download:
-        page.click("dream-player .note a:has-text('MP4')")
+        page.click("dream-player .kept a:has-text('MP4')")
     film = tmp_path / "dream.mp4"
     download.value.save_as(film)
     frames, seconds = imageio_ffmpeg.count_frames_and_secs(str(film))
@@ -350,10 +352,62 @@ def test_a_start_is_a_start_again(page, url: str):
     page.evaluate("""() => { const player = document.querySelector("dream-player"), send = player.send.bind(player);
         window.sent = [];
         player.send = (t, fields) => { if (t === "reset") window.sent.push(fields); return send(t, fields); }; }""")
+    field = page.locator("dream-player input[name=seed]")
     for seed in ("7", "0", "0"):
-        page.fill("dream-player input[name=seed]", seed)
+        field.fill(seed)
         page.click("dream-player button[data-do=reset]")
-    assert page.evaluate("window.sent") == [{"seed": 7}, {"seed": 0}, {}]
+    another = int(field.input_value())
+    field.fill("0")
+    field.press("Enter")
+    assert page.evaluate("window.sent") == [{"seed": 7}, {"seed": 0}, {"seed": another}, {"seed": 0}] and another
+
+
+@pytest.mark.parametrize(("width", "height"), [(1440, 900), (1024, 768), (844, 390), (390, 844)])
+def test_the_emulators_full_picture_has_a_place_or_none(page, url: str, width: int, height: int):
+    page.set_viewport_size({"width": width, "height": height})
+    page.goto(f"{url}play#game=tiny-pong")
+    page.wait_for_function("document.querySelector('dream-player').view")
+    page.keyboard.press("t")
+    when(page, "v.show === 'twin'")
+    before = page.locator("dream-player [data-panel=dream]").bounding_box()
+    page.evaluate("document.querySelector('dream-player').drawer.tick('screen')")
+    when(page, "v.pictures.includes('screen')")
+    page.wait_for_timeout(200)
+    boxes = [page.locator(f"dream-player figure.{name}").bounding_box() for name in ("dream", "reality", "screen")]
+    room = page.locator("dream-player .pictures").bounding_box()
+    shown = [box for box in boxes if box is not None]
+    assert len(shown) == 3 or (width, height) == (844, 390)
+    for i, box in enumerate(shown):
+        assert room["y"] - 1 <= box["y"] and box["y"] + box["height"] <= room["y"] + room["height"] + 1
+        assert room["x"] - 1 <= box["x"] and box["x"] + box["width"] <= room["x"] + room["width"] + 1
+        assert all(box["x"] + box["width"] <= other["x"] or box["y"] + box["height"] <= other["y"]
+                   for other in shown[i + 1:])
+    now = page.locator("dream-player [data-panel=dream]").bounding_box()
+    assert now["width"] >= 0.5 * before["width"]
+
+
+def test_a_link_that_cannot_be_says_so_in_its_place(page, url: str):
+    enter(page, url, "tiny-pong")
+    when(page, "v.age > 2")
+    page.keyboard.press("?")
+    page.click("dream-player button[data-do=watchlink]")
+    page.wait_for_selector("dream-player .shared:has-text('Only this machine reaches it')")
+    page.click("dream-player button[data-do=resync]")
+    page.click("dream-player button[data-do=link]")
+    page.wait_for_selector("dream-player .shared:has-text('more came into this one')")
+    assert page.locator("dream-player .shared textarea").count() == 0
+
+
+def test_the_agents_mind_can_be_looked_into_while_time_stands_still(page, url: str):
+    enter(page, url, "small")
+    faults: list[str] = []
+    page.on("pageerror", lambda error: faults.append(str(error)))
+    when(page, "v.age > 2")
+    page.keyboard.press("p")
+    when(page, "v.paused")
+    page.keyboard.press("n")
+    page.wait_for_selector("dream-player .mind .value:has-text('expects')")
+    assert not faults
 
 
 def test_differences_do_not_lie_over_reality(page, url: str):
@@ -454,7 +508,7 @@ def test_the_page_of_play_keeps_its_own_rules(browser, url: str):
     said: list[str] = []
     page.on("console", lambda message: said.append(message.text) if message.type == "error" else None)
     page.goto(f"{url}play#game=small")
-    page.wait_for_selector("dream-player [data-number=rate]:has-text('Hz')", timeout=SOON)
+    page.wait_for_selector("dream-player [data-number=rate]:has-text('/s')", timeout=SOON)
     context.close()
     assert said == []
 
@@ -518,6 +572,6 @@ def test_a_password_lets_in_and_what_is_passed_on_needs_none(browser, shared: Se
     (tmp_path / "mine.html").write_text(passed_on[1])
     with site(tmp_path) as elsewhere:
         other.goto(f"{elsewhere}/mine.html")
-        other.frame_locator("iframe").locator("dream-player [data-number=rate]", has_text="Hz").wait_for()
+        other.frame_locator("iframe").locator("dream-player [data-number=rate]", has_text="/s").wait_for()
     context.close()
     stranger.close()

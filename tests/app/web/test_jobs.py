@@ -16,6 +16,8 @@ from app.web.house import House, Settings
 from app.web.jobs import JOB, LOG, JobError, Jobs, Order, arguments_of, canonical, tail
 from app.web.tabs.train import beginning, choices, refresh
 from diamond_core.presets import tiny
+from diamond_core.training.agent import Agent
+from diamond_core.training.checkpoint import Card, save_checkpoint
 from diamond_core.training.run import Run
 
 
@@ -24,12 +26,20 @@ def test_an_order_is_what_the_command_line_takes():
     assert arguments_of(order) == [
         "--game", "Pong", "--preset", "tiny", "--seed", "3", "--time-limit", "90s", "--dataset", "data/x",
         "--final-epochs", "2", "--denoiser.batch-size", "4", "--denoiser.learning-rate", "0.001"]
-    assert arguments_of(Order("toy", "tiny", initial="a/b"))[-5:] == [
-        "--init", "a/b", "--initial-models", "denoiser", "reward_end"]
     assert arguments_of(Order("toy", "tiny")) == ["--game", "toy", "--preset", "tiny", "--seed", "0"]
 
 
+def test_a_world_goes_on_to_see_as_many_frames_as_it_did(tmp_path: Path):
+    config = tiny("toy").agent
+    config = replace(config, denoiser=replace(config.denoiser, num_conditioning_frames=6, num_conditioning_actions=4))
+    save_checkpoint(tmp_path, Agent.from_config(config, 3), Card("toy", ["A", "B", "C"], config))
+    assert arguments_of(Order("toy", "tiny", initial=str(tmp_path)))[-9:] == [
+        "--init", str(tmp_path), "--initial-models", "denoiser", "reward_end",
+        "--agent.denoiser.num-conditioning-frames", "6", "--agent.denoiser.num-conditioning-actions", "4"]
+
+
 @pytest.mark.parametrize("order, words", [
+    (Order("toy", minutes=-5), "0 to go on until it is done; got -5"),
     (Order("Pongg"), "Pong"), (Order("toy", "huge"), "paper"), (Order("toy", epochs=-1), "more than 0"),
     (Order("gym:Nothing-v9"), "Nothing"), (Order(""), "."), (Order("toy", learning_rate=float("inf")), "more than 0")])
 def test_an_order_that_cannot_be(order: Order, words: str, tmp_path: Path):

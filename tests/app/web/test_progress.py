@@ -11,8 +11,9 @@ from xml.etree import ElementTree
 import pytest
 
 from app.web.charts import Curve, apart, chart, number, thinned
-from app.web.progress import last_epoch, progress_of, read_metrics
+from app.web.progress import last_epoch, now_of, progress_of, read_metrics
 from diamond_core.presets import paper, playground, tiny
+from diamond_core.training.progress import Bar, Pace
 
 
 def line(phase: str, epoch: int = 1, **numbers: object) -> dict[str, object]:
@@ -21,7 +22,7 @@ def line(phase: str, epoch: int = 1, **numbers: object) -> dict[str, object]:
 
 def test_nothing_yet():
     p = progress_of(tiny("toy"), [])
-    assert (p.words, p.share, p.left, p.last_epoch) == ("no numbers yet", 0.0, "", None)
+    assert (p.words, p.share, p.left, p.last_epoch) == ("getting ready", 0.0, "", None)
 
 
 def test_how_far_and_how_long():
@@ -39,6 +40,14 @@ def test_how_far_and_how_long():
               for name, n in (("denoiser", 510), ("reward_end", 250), ("actor_critic", 120))]
     p = progress_of(config, [*lines, line("evaluate", 3, score=12.5)])
     assert p.share == 1.0 and p.left == "" and p.scores == [(3, 12.5)]
+
+
+def test_what_the_trainers_bar_says_now(capsys):
+    with Bar("epoch 1/60 actor critic", 50_000, 26_704, Pace(), "actor_critic", {}, shown=True):
+        pass
+    said = [now_of(line) for line in re.split(r"[\r\n]", capsys.readouterr().err)]
+    assert "epoch 1 of 60, practising in the dream: 26,704 of 50,000" in said
+    assert now_of("stopped and saved in epoch 1 after 3m of training") == now_of("") == ""
 
 
 def test_the_last_epoch_is_that_of_the_trainer():
@@ -83,6 +92,13 @@ def test_a_chart_is_labelled_at_its_lines_with_the_baseline_drawn():
                                     [(1, -1.0), (9, float("inf"))]])
 def test_charts_of_little(points: list[tuple[float, float]]):
     drawn(chart("x", [Curve("loss", points)], "updates", log=True))
+
+
+def test_of_a_single_point_nothing_is_made_up():
+    svg = drawn(chart("Score", [Curve("agent", [(3, 16.2)])], "epochs"))
+    words = {t.text: float(t.get("x")) for t in svg.iter("text")}
+    assert set(words) == {"agent", "16.2", "3 epochs"}
+    assert words["agent"] == pytest.approx(float(next(svg.iter("circle")).get("cx")) + 8)
 
 
 def test_long_curves_are_thinned_to_means():

@@ -263,9 +263,7 @@ def test_a_link_names_the_seed_of_its_own_game_and_none_after_paint(server: Serv
         page.send("reset")
         page.send("paint", x=1, y=1, radius=1, rgb=[9, 9, 9])
         page.send("link")
-        while not (note := page.until("note")["text"]):
-            pass
-        assert "a link holds a dream that was only played" in note
+        assert "a link can tell a dream that was played from its start" in page.until("unlinked")["why"]
 
 
 def test_a_link_of_another_game_is_refused(server: Server):
