@@ -79,6 +79,10 @@ class Batch:
         """A batch with `f` applied to every tensor, as in `batch.map(lambda x: x.to(device))`."""
         return Batch(**{field.name: f(getattr(self, field.name)) for field in fields(self)})
 
+    def to(self, device: torch.device) -> Batch:
+        """On a device, which may still be copying."""
+        return self.map(lambda x: x.to(device, non_blocking=True))
+
 
 @dataclass(frozen=True)
 class Taken:

@@ -246,6 +246,8 @@ def export(args: list[str]) -> None:
     sampler = replace(card.config.sampler, **chosen)
     schedule(sampler)  # says what cannot be
     card = replace(card, config=replace(card.config, sampler=sampler))
+    if c.policy_temperature != 1:
+        card = replace(card, metrics={})  # its score was another policy's
     if stage:
         stages = [*stages_before(card, list(PUBLISHED_NAMES)), stage]
         card = replace(card, training={**card.training, "stages": stages})

@@ -153,6 +153,8 @@ def fidelity(args: list[str]) -> None:
     info = DatasetInfo(agent.card.game, tuple(agent.card.action_names), agent.config.frame_shape)
     judged = Dataset.open(c.dataset, info)
     other = Dataset.open(c.train_dataset, info) if c.train_dataset else None
+    if c.holdout >= judged.num_episodes > 0:
+        raise ValueError(f"{c.dataset} has {judged.num_episodes} episodes: --holdout must leave some to learn from")
     if c.holdout:
         rest, judged = judged.split(slice(-c.holdout, None))
         other = other or rest

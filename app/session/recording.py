@@ -15,7 +15,7 @@ from app.session.video import SCALE, enlarged
 from diamond_core.pixels import to_hwc
 from diamond_core.types import Policy, Start, Step, VectorEnv
 from diamond_core.world.dream import DreamState, World
-from diamond_core.world.imagination import ImaginedEnv
+from diamond_core.world.imagination import ImaginedEnv, in_any_order
 
 WARMUP = 20
 """Real steps before a twin falls asleep; in most games play has begun by then."""
@@ -43,11 +43,7 @@ class Script:
 def dream_env(world: World, frames: Tensor, actions: Tensor, seed: int) -> ImaginedEnv:
     """One dream after the other, without a horizon, from real frames (m, k, c, h, w) and actions (m, k) in an order
     drawn from the seed."""
-    def starts(draw: int) -> tuple[Tensor, Tensor]:
-        order = torch.from_numpy(np.random.default_rng((seed, draw)).permutation(len(frames)))
-        return frames[order], actions[order]
-
-    return ImaginedEnv(world, starts, num_envs=1, horizon=None)
+    return ImaginedEnv(world, in_any_order(frames, actions, seed), num_envs=1, horizon=None)
 
 
 def play_frames(env: VectorEnv, policy: Policy, frames: int, seed: int) -> Iterator[np.ndarray]:

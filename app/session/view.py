@@ -8,6 +8,8 @@ from typing import Literal
 import numpy as np
 
 from diamond_core.config import SamplerConfig
+from diamond_core.diffusion.noise import MOST_TEMPERATURE
+from diamond_core.diffusion.sampler import MOST_STEPS
 from diamond_core.world.dream import DreamState
 
 Who = Literal["you", "agent", "random", "help"]
@@ -121,12 +123,13 @@ class Knobs:
     """Scale of the noise that frames are drawn from."""
 
     def __post_init__(self) -> None:
-        if self.steps != "auto" and not (isinstance(self.steps, int) and 1 <= self.steps <= 50):
-            raise ValueError(f"denoising steps must be auto or 1 to 50, got {self.steps}")
+        if self.steps != "auto" and not (isinstance(self.steps, int) and 1 <= self.steps <= MOST_STEPS):
+            raise ValueError(f"denoising steps must be auto or 1 to {MOST_STEPS}, got {self.steps}")
         if self.order not in (1, 2):
             raise ValueError(f"order must be 1 (Euler) or 2 (Heun), got {self.order}")
-        if not (0 <= self.churn <= 100 and 0 <= self.temperature <= 10):
-            raise ValueError(f"churn must be 0 to 100 and temperature 0 to 10, got {self.churn} and {self.temperature}")
+        if not (0 <= self.churn <= 100 and 0 <= self.temperature <= MOST_TEMPERATURE):
+            raise ValueError(f"churn must be 0 to 100 and temperature 0 to {MOST_TEMPERATURE:g}, "
+                             f"got {self.churn} and {self.temperature}")
         if not 0 <= self.seed < 2**31:
             raise ValueError(f"seed must be 0 to {2**31 - 1}, got {self.seed}")
 

@@ -14,11 +14,14 @@ import torch
 from torch import Tensor
 
 from diamond_core.config import SamplerConfig
+from diamond_core.diffusion.sampler import MOST_STEPS
 
 MASK32 = 0xFFFFFFFF
 PHILOX_M = (0xD2511F53, 0xCD9E8D57)
 PHILOX_W = (0x9E3779B9, 0xBB67AE85)
 PHILOX_ROUNDS = 10
+MOST_TEMPERATURE = 10.0
+"""Of a sampler."""
 
 
 def karras_sigmas(num_steps: int, sigma_min: float, sigma_max: float, rho: float, device: torch.device | str = "cpu"
@@ -36,6 +39,9 @@ def schedule(config: SamplerConfig) -> list[float]:
     if not 0 < c.sigma_min < c.sigma_max or not 0 <= c.two_step_sigma < c.sigma_max or c.temperature < 0:
         raise ValueError(f"noise levels must fall from {c.sigma_max} and stay above 0, and the temperature must not be "
                          f"negative; got {c.sigma_min}, {c.two_step_sigma} and {c.temperature}")
+    if not (1 <= c.least_steps <= MOST_STEPS and c.temperature <= MOST_TEMPERATURE):
+        raise ValueError(f"expected 1 to {MOST_STEPS} denoising steps at least, and a temperature up to "
+                         f"{MOST_TEMPERATURE:g}; got {c.least_steps} and {c.temperature:g}")
     if config.num_steps == 2 and config.two_step_sigma:
         return [config.sigma_max, config.two_step_sigma, 0.0]
     return karras_sigmas(config.num_steps, config.sigma_min, config.sigma_max, config.rho).tolist()

@@ -13,12 +13,13 @@ Denoise = Callable[[Tensor, float], Tensor]
 """denoise(x, sigma): x (b, c, h, w) at one noise level -> the clean image (b, c, h, w)."""
 Noise = Callable[[int], Tensor]
 """noise(i): fresh standard normal numbers for the i-th churn of a frame, (b, c, h, w)."""
+MOST_STEPS = 50
 
 
 def check_num_steps(num_steps: int) -> int:
-    """Raises ValueError unless 1 <= num_steps <= 50."""
-    if not 1 <= num_steps <= 50:
-        raise ValueError(f"denoising steps must be 1 to 50, got {num_steps}")
+    """Raises ValueError unless 1 <= num_steps <= MOST_STEPS."""
+    if not 1 <= num_steps <= MOST_STEPS:
+        raise ValueError(f"denoising steps must be 1 to {MOST_STEPS}, got {num_steps}")
     return num_steps
 
 

@@ -71,6 +71,9 @@ class AdaGroupNorm(nn.Module):
     def __init__(self, channels: int, cond_channels: int) -> None:
         super().__init__()
         self.num_groups = num_groups(channels)
+        if channels % self.num_groups:
+            raise ValueError(f"{channels} channels, where a skip connection joins, cannot be normalised in "
+                             f"{self.num_groups} groups: choose widths that are multiples of {GROUP_SIZE}")
         self.linear = nn.Linear(cond_channels, 2 * channels)
 
     def forward(self, x: Tensor, cond: Tensor) -> Tensor:

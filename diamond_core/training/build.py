@@ -35,7 +35,7 @@ from diamond_core.training.learner import Learner, Loss
 from diamond_core.training.run import Run
 from diamond_core.training.sight import Sight, sight_loss
 from diamond_core.types import KeptPolicy, VectorEnv
-from diamond_core.world.accelerate import accelerate
+from diamond_core.world.accelerate import accelerate, at_once
 from diamond_core.world.denoiser import denoising_loss
 from diamond_core.world.dream import World
 from diamond_core.world.engine import TorchEngine
@@ -51,6 +51,7 @@ ACTION_LAYERS = re.compile(r"act_emb.*weight|actor_linear")
 FIRST_LAYER = "inner_model.conv_in.weight"
 """Of the denoiser, with columns for every past frame, oldest first."""
 LEAST = {"seed": 0, "holdout": 0, "denoising.num_autoregressive_steps": 0, "collection.num_envs": 1,
+         "collection.steps": 0,
          "reward_segment": 2, "sight.segment": 1, "imitation.segment": 1,
          "returns.rollout_length": 1, "imagination.horizon": 1, "evaluation.episodes": 0,
          "evaluation.final_episodes": 0, "evaluation.num_envs": 1, "evaluation.max_steps": 1}
@@ -92,11 +93,30 @@ def check(config: TrainConfig, names: Sequence[str], world_size: int) -> None:
     with asked_by("sampling_weights"):
         if (weights := config.sampling_weights) is not None and (min(weights, default=0) < 0 or not sum(weights)):
             raise ValueError(f"expected weights of which one is more than 0 and none is less, got {weights}")
+    if config.holdout and config.dataset is None:
+        raise ValueError("what a run plays itself is not held out: give --dataset, or leave --holdout out")
+    if config.initial is None and config.initial_models != TrainConfig(config.game).initial_models:
+        raise ValueError("there is nothing to take models from: give --init, or leave --initial-models out")
     for option in ("agent.sampler.num_steps", "imagination.denoising_steps"):
         with asked_by(option):
             check_num_steps(attrgetter(option)(config) or 1)  # none, or 0, is as many as the world is played with
     with asked_by("agent.sampler"):
         schedule(config.agent.sampler)
+    check_learners(config, world_size)
+    with asked_by("collection.first_policy"):
+        if config.collection.first_policy == "scripted" and config.dataset is None and not config.model_free:
+            ScriptedPolicy(config.game, names, 1, 0)
+    if config.sight.first_updates and config.game not in RULES:
+        raise ValueError(f"no scripted player knows where things are in {config.game}: leave --sight out, or train "
+                         f"on one of {', '.join(RULES)}")
+    if config.model_free and (config.sight.first_updates or config.imitation.first_updates):
+        raise ValueError("who learns without a model watches nobody first: leave --sight and --imitation out")
+    if config.imitation.first_updates:
+        teacher_of(config, names)
+
+
+def check_learners(config: TrainConfig, world_size: int) -> None:
+    """The same for each model that learns."""
     used = ["actor_critic"] if config.model_free else [*MODELS, *(
         name for name in ("sight", "imitation") if getattr(config, name).first_updates)]
     for name in used:
@@ -109,16 +129,10 @@ def check(config: TrainConfig, names: Sequence[str], world_size: int) -> None:
             if learner.accumulation < 1:
                 raise ValueError(f"expected 1 or more, got {learner.accumulation}")
         with asked_by(f"{name}.moments"):
-            if learner.moments and name != "imitation" and not config.model_free:
+            if learner.moments and name in ("sight", "imitation"):
+                raise ValueError("who watches learns from all that was played: leave it out")
+            if learner.moments and not config.model_free:
                 moments_of(config.game, learner.moments)
-    with asked_by("collection.first_policy"):
-        if config.collection.first_policy == "scripted" and config.dataset is None and not config.model_free:
-            ScriptedPolicy(config.game, names, 1, 0)
-    if config.sight.first_updates and config.game not in RULES:
-        raise ValueError(f"no scripted player knows where things are in {config.game}: leave --sight out, or train "
-                         f"on one of {', '.join(RULES)}")
-    if config.imitation.first_updates:
-        teacher_of(config, names)
 
 
 def learners_of(config: TrainConfig, names: list[str], runtime: Runtime, world_size: int, source: Agent | None
@@ -257,8 +271,12 @@ def practice_env(config: TrainConfig, n: int, shown: Agent, starts: Starts, runt
     sampling = replace(c.agent.sampler, num_steps=c.imagination.denoising_steps or c.agent.sampler.num_steps)
     world = World(shown.denoiser, shown.reward_end, sampling, runtime)
     if c.imagination.engine == "fast":
-        # nobody waits here, and a run that is resumed must find the same engine: not beside the work, but before it
-        message = accelerate(world, c.agent.frame_shape, num_dreams=n).wait()
+        if c.runtime.precision == "float32" and runtime.device.type == "cpu":
+            at_once(world, c.agent.frame_shape)  # the other engines may compute in bfloat16
+            message = "no faster engine computes in float32 here: it needs a C compiler"
+        else:
+            # nobody waits here, and a run that is resumed must find the same engine: not beside the work, but before it
+            message = accelerate(world, c.agent.frame_shape, num_dreams=n).wait()
         if isinstance(world.engine, TorchEngine) and tells:
             print(message)
     return ImaginedEnv(world, starts, n, c.imagination.horizon)

@@ -45,8 +45,11 @@ class Learner:
         self.runtime = runtime
         objective = Objective(model, loss)
         rests = getattr(model, "encoder_rests", False)
-        self.objective = (DistributedDataParallel(objective, find_unused_parameters=rests) if world_size > 1 else
-                          objective)
+        if rests and world_size > 1:
+            # it gets no gradient here, even where another phase has taught it
+            DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(objective, [
+                name for name, _ in objective.named_parameters() if name.startswith("model.encoder.")])
+        self.objective = DistributedDataParallel(objective) if world_size > 1 else objective
         on_cuda = runtime.device.type == "cuda"
         self.optimizer = torch.optim.AdamW(decay_groups(model, config.weight_decay), lr=config.learning_rate,
                                            eps=config.epsilon, fused=on_cuda or None)

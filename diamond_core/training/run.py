@@ -133,15 +133,20 @@ class Run:
 
     def moments(self) -> list[Path]:
         """All saved moments, oldest first."""
-        return sorted(self.checkpoints.glob("epoch_*")) if self.checkpoints.is_dir() else []
+        return sorted(self.checkpoints.glob("epoch_*"), key=epoch_of) if self.checkpoints.is_dir() else []
 
     def thin_out(self, keep: int) -> None:
         """Removes moments until `keep` are left: first and last stay, the densest stretch loses one."""
         moments = self.moments()
         while len(moments) > max(2, keep):
-            epochs = [int(m.name.removeprefix("epoch_")) for m in moments]
+            epochs = [epoch_of(m) for m in moments]
             gaps = [epochs[i + 1] - epochs[i - 1] for i in range(1, len(epochs) - 1)]
             self.discard(moments.pop(1 + gaps.index(min(gaps))))
+
+
+def epoch_of(moment: Path) -> int:
+    """After which a moment was saved."""
+    return int(moment.name.removeprefix("epoch_"))
 
 
 def check_same(old: TrainConfig, new: TrainConfig, folder: Path) -> None:

@@ -43,7 +43,7 @@ from diamond_core.training.library import load
 from diamond_core.training.metrics import Metrics
 from diamond_core.training.progress import Bar, Pace, Position
 from diamond_core.training.run import Run
-from diamond_core.types import Batch, VectorEnv
+from diamond_core.types import VectorEnv
 
 LEARNED = ("denoiser", "reward_end", "sight", "imitation", "actor_critic")
 PHASES = ("collect", *LEARNED, "evaluate")
@@ -111,7 +111,7 @@ class Trainer:
             getattr(self, f"_{PHASES[phase]}")()
             self.position.step = 0
         self.position = Position(self.position.epoch + 1)
-        if due := self.is_finished or time.perf_counter() - self._moment_at > self.config.save_every:
+        if due := self.is_finished or self._is_late(self._moment_at):
             self._save_moment(self.position.epoch - 1)
         self._save_if_due(force=due)  # a moment without a state could not be gone on from
 
@@ -201,7 +201,8 @@ class Trainer:
         per_update = learner.config.accumulation
         start = learner.num_updates * per_update
         left = self._updates(name) - self.position.step
-        with Prefetcher(lambda i: self._on_device(sampler.batch(i)), start, start + left * per_update) as batches:
+        device, stop = self.runtime.device, start + left * per_update
+        with Prefetcher(lambda i: sampler.batch(i).to(device), start, stop) as batches:
             self._updating(name, batches)
 
     def _actor_critic(self) -> None:
@@ -280,8 +281,8 @@ class Trainer:
 
         def starts(draw: int) -> tuple[Tensor, Tensor]:
             k = c.agent.denoiser.num_conditioning_frames
-            sampler = self._sampler("starts", k, c.actor_critic, past_end=False, ahead=c.imagination.horizon)
-            batch = sampler.batch(first + draw)
+            ahead = c.imagination.horizon - 1  # so that the last step still meets the event
+            batch = self._sampler("starts", k, c.actor_critic, False, ahead=ahead, late=1).batch(first + draw)
             return batch.frames, batch.actions
 
         n = self.processes.share(c.actor_critic.batch_size)
@@ -295,9 +296,6 @@ class Trainer:
                 seed=self._seed(name), event_share=config.event_share, moments=moments, **events,
                 rank=self.processes.rank, world_size=self.processes.world_size)
         return self._samplers[name]
-
-    def _on_device(self, batch: Batch) -> Batch:
-        return batch.map(lambda x: x.to(self.runtime.device, non_blocking=True))
 
     def _updates(self, name: str) -> int:
         config: LearnerConfig = getattr(self.config, name)
@@ -332,11 +330,13 @@ class Trainer:
 
     # what is kept
 
+    def _is_late(self, since: float) -> bool:  # by the main process's clock, for all
+        return self.processes.agree(self.processes.is_main and time.perf_counter() - since > self.config.save_every)
+
     def _save_if_due(self, force: bool = False) -> None:
         """Saves the whole state now and then, and at once when asked to stop: the only place where that is read."""
         stop = self.processes.agree(self.should_stop())
-        due = time.perf_counter() - self._saved_at > self.config.save_every
-        if not (force or stop or self.processes.agree(due and self.processes.is_main)):
+        if not (force or stop or self._is_late(self._saved_at)):
             return
         states = self.processes.gather(None if self.rollouts is None else self.rollouts.state_dict())
         now = time.perf_counter()

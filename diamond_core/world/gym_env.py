@@ -14,7 +14,7 @@ from torch import Tensor
 
 from diamond_core.pixels import to_hwc
 from diamond_core.world.dream import DreamState, World
-from diamond_core.world.imagination import ImaginedEnv
+from diamond_core.world.imagination import ImaginedEnv, in_any_order
 
 
 def frame_space(frame_shape: tuple[int, int, int]) -> Box:
@@ -76,8 +76,8 @@ class DreamVectorEnv(gymnasium.vector.VectorEnv[np.ndarray, np.ndarray, np.ndarr
         "autoreset_mode": AutoresetMode.SAME_STEP, "render_fps": 15}
 
     def __init__(self, world: World, starts: dict[str, Tensor], num_envs: int = 1, horizon: int | None = 15) -> None:
-        frames, actions = starts["frames"], starts["actions"]
-        self.env = ImaginedEnv(world, lambda draw: (frames, actions), num_envs, horizon)
+        self._starts = starts["frames"], starts["actions"]
+        self.env = ImaginedEnv(world, in_any_order(*self._starts, seed=0), num_envs, horizon)
         self.num_envs = num_envs
         self.single_observation_space = frame_space(self.env.frame_shape)
         self.single_action_space = Discrete(world.num_actions)
@@ -88,8 +88,9 @@ class DreamVectorEnv(gymnasium.vector.VectorEnv[np.ndarray, np.ndarray, np.ndarr
               ) -> tuple[np.ndarray, dict[str, Any]]:
         """New dreams; all that follows is a function of the seed and the actions."""
         super().reset(seed=seed)
-        start = self.env.reset(int(self.np_random.integers(2**31)))
-        return to_hwc(start.frames), {}
+        drawn = int(self.np_random.integers(2**31))
+        self.env.starts = in_any_order(*self._starts, drawn)
+        return to_hwc(self.env.reset(drawn).frames), {}
 
     def step(self, actions: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
         """One dreamt frame on, everywhere."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -13,6 +14,15 @@ from diamond_core.world.dream import DreamState, World
 
 Starts = Callable[[int], tuple[Tensor, Tensor]]
 """starts(i): the i-th draw of real frames (m, k, c, h, w) and actions (m, k) to begin dreams from; m is constant."""
+
+
+def in_any_order(frames: Tensor, actions: Tensor, seed: int) -> Starts:
+    """Draws of all these (m, k, ...), each in an order of its own by the seed."""
+    def starts(draw: int) -> tuple[Tensor, Tensor]:
+        order = torch.from_numpy(np.random.default_rng((seed, draw)).permutation(len(frames)))
+        return frames[order], actions[order]
+
+    return starts
 
 
 class ImaginedEnv:

@@ -14,6 +14,9 @@ from diamond_core.agent.rollout import Rollouts
 from diamond_core.config import ActorCriticConfig, ReturnsConfig
 from diamond_core.device import resolve
 from diamond_core.envs import make_env
+from diamond_core.pixels import to_unit
+from diamond_core.replay import Dataset, DatasetInfo
+from diamond_core.training.collect import Collector
 from diamond_core.types import Start
 from tests.conftest import EXACT
 
@@ -84,6 +87,50 @@ def test_bootstraps_are_the_values_that_follow(actor_critic):
     assert not going_on.all(), "the toy game should have ended somewhere"
     torch.testing.assert_close(record.bootstraps[:, :-1][going_on], record.values.detach()[:, 1:][going_on])
     assert not torch.equal(record.bootstraps[:, :-1][~going_on], record.values.detach()[:, 1:][~going_on])
+
+
+class Noted:
+    """An environment whose final frames are kept; with `cut`, games that are over were cut off."""
+
+    def __init__(self, env, cut: bool = False) -> None:
+        self.env, self.cut, self.steps = env, cut, []
+
+    def __getattr__(self, name):
+        return getattr(self.env, name)
+
+    def step(self, actions):
+        step = self.env.step(actions)
+        if self.cut:
+            step = replace(step, ends=torch.zeros_like(step.ends), truncs=step.dones)
+        self.steps.append(step)
+        return step
+
+
+@pytest.mark.parametrize("cut", [False, True])
+def test_what_is_over_is_worth_its_final_frame(actor_critic, cut):
+    env = Noted(make_env("toy", 3, image_size=(16, 16)), cut)
+    rollouts = Rollouts(env, 40, resolve(EXACT))
+    rollouts.begin(actor_critic, seed=0)
+    record, played = rollouts.next(actor_critic), rollouts._played
+    done = (record.ends | record.truncs).nonzero().tolist()
+    assert len(done) > 3 and record.truncs.any().item() is cut
+    for i, t in done:
+        memory = (played.later_hx[i:i + 1, t - 1], played.later_cx[i:i + 1, t - 1])
+        after = actor_critic(to_unit(played.looks[i:i + 1, t]), memory).memory
+        expected = actor_critic(to_unit(env.steps[t].final_frames[i:i + 1]), after).values
+        torch.testing.assert_close(record.bootstraps[i, t], expected[0].detach())
+
+
+def test_an_episode_ends_with_its_final_frame(tmp_path):
+    env = Noted(make_env("toy", 2, image_size=(16, 16)))
+    info = DatasetInfo("toy", ("A", "B", "C"), (3, 16, 16))
+    dataset = Dataset(tmp_path, info)
+    Collector(env, RandomPolicy(3, 2, 0), dataset, 0, {}).collect(60)
+    ends = [(step, i) for step in env.steps for i in step.dones.nonzero()[:, 0].tolist()]
+    assert len(ends) > 3
+    for number, (step, i) in enumerate(ends):
+        assert torch.equal(dataset[number].frames[-1], step.final_frames[i])
+        assert not torch.equal(step.final_frames[i], step.frames[i])
 
 
 def test_rollouts_resume_where_they_stood(actor_critic):

@@ -9,19 +9,22 @@ import torch
 
 from app.commands.train import train
 from diamond_core.config import TrainConfig
+from diamond_core.device import resolve
+from diamond_core.diffusion.noise import schedule
 from diamond_core.envs import action_names
 from diamond_core.presets import PRESETS, tiny
 from diamond_core.replay import Dataset, DatasetInfo, Episode
+from diamond_core.training import build
 from diamond_core.training.agent import Agent
 from diamond_core.training.build import check, move_towards, played_in, starts_of
 from diamond_core.training.checkpoint import CheckpointError
-from tests.conftest import SMALL
+from tests.conftest import EXACT, SMALL
 
 
 def changed(config: TrainConfig, option: str, value: object) -> TrainConfig:
     """The configuration with `option`, as in "returns.rollout_length", set to a value."""
-    room, _, name = option.rpartition(".")
-    return replace(config, **({room: replace(getattr(config, room), **{name: value})} if room else {name: value}))
+    room, _, rest = option.partition(".")
+    return replace(config, **{room: changed(getattr(config, room), rest, value) if rest else value})
 
 
 @pytest.mark.parametrize(("option", "value", "words"), [
@@ -38,6 +41,7 @@ def changed(config: TrainConfig, option: str, value: object) -> TrainConfig:
     ("collection.num_envs", 0, "1 or more, got 0"),
     ("collection.first_policy", "scripted", "no scripted player for toy"),
     ("imitation.segment", 0, "1 or more, got 0"),
+    ("collection.steps", -1, "0 or more, got -1"), ("agent.noop_max", 31, "0 to 30 no-ops, got 31"),
     ("actor_critic.accumulation", 0, "1 or more, got 0"),
     ("reward_end.batch_size", 0, r"share evenly, got 0"),
     ("seed", -1, "0 or more, got -1"),
@@ -51,6 +55,41 @@ def test_what_would_fail_hours_later_is_refused_now_in_one_line_that_names_the_o
     with pytest.raises(ValueError, match=rf"{words}.*see {spelled}$") as refused:
         check(changed(tiny("toy"), option, value), action_names("toy"), 1)
     assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize(("options", "words"), [
+    ({"holdout": 3}, "leave --holdout out"), ({"initial_models": ("denoiser",)}, "leave --initial-models out"),
+    ({"model_free": True, "sight.first_updates": 5}, "leave --sight and --imitation out"),
+    ({"imitation.first_updates": 5, "imitation.moments": ("near",)}, "see --imitation.moments")])
+def test_what_would_do_nothing_is_refused(options, words):
+    config = tiny("Pong")
+    for option, value in options.items():
+        config = changed(config, option, value)
+    with pytest.raises(ValueError, match=words):
+        check(config, action_names("Pong"), 1)
+
+
+@pytest.mark.parametrize(("sampler", "words"), [({"least_steps": 0}, "1 to 50 .* at least"),
+                                                ({"least_steps": 60}, "1 to 50 .* at least"),
+                                                ({"temperature": 50.0}, "up to 10; got 1 and 50")])
+def test_a_sampler_that_could_not_be_played_is_refused(sampler, words):
+    with pytest.raises(ValueError, match=words):
+        schedule(replace(tiny("toy").agent.sampler, **sampler))
+
+
+def test_widths_whose_joined_channels_cannot_be_normalised_are_refused():
+    with pytest.raises(ValueError, match="112 channels, where a skip connection joins"):
+        Agent.from_config(replace(SMALL, denoiser=replace(SMALL.denoiser, channels=(48, 64), depths=(1, 1),
+                                                          attention=(False, False))), 3)
+
+
+def test_who_asks_for_float32_imagines_in_it(monkeypatch):
+    monkeypatch.setattr(build, "accelerate", lambda *_, **__: pytest.fail("engines of any precision were asked for"))
+    config = replace(tiny("toy"), agent=SMALL)
+    config = changed(changed(config, "imagination.engine", "fast"), "runtime.precision", "float32")
+    starts = torch.zeros(2, 4, *SMALL.frame_shape, dtype=torch.uint8), torch.zeros(2, 4, dtype=torch.int64)
+    env = build.practice_env(config, 2, Agent.from_config(SMALL, 3), lambda _: starts, resolve(EXACT), False)
+    assert env.world.path in ("Winograd float32", "torch cpu float32")
 
 
 @pytest.mark.parametrize("sampler", [{"sigma_min": 0.0}, {"temperature": -1.0}, {"sigma_max": 0.001}])

@@ -154,6 +154,14 @@ def test_gymnasium_vector_env(small_agent, small_world):
     assert finals >= 4
 
 
+def test_where_a_batch_of_dreams_begins_depends_on_the_seed(small_agent, small_world):
+    env = DreamVectorEnv(small_world, small_agent.starts, num_envs=1)
+    begun = [env.reset(seed=seed)[0] for seed in (1, 2, 3, 4, 5)] + [env.reset()[0] for _ in range(5)]
+    assert len({frames.tobytes() for frames in begun}) > 1
+    assert (env.reset(seed=3)[0] == begun[2]).all()
+    assert len({frames.tobytes() for frames in [env.reset()[0] for _ in range(9)]}) > 1
+
+
 def test_registered_by_name():
     assert "diamond/Dream-v0" in gymnasium.registry
 
