@@ -7,9 +7,11 @@ from dataclasses import replace
 import pytest
 import torch
 
+from diamond_core.agent.rollout import Rollouts
 from diamond_core.agent.scripted import RULES
 from diamond_core.config import ActingConfig, ActorCriticConfig, WatchingConfig
 from diamond_core.device import resolve
+from diamond_core.envs import make_env
 from diamond_core.presets import tiny
 from diamond_core.training.build import learners_of
 from diamond_core.training.library import load
@@ -88,6 +90,25 @@ def test_it_is_the_agents_own_network_that_learns():
     assert not torch.equal(agent.model.encoder.encoder[0].weight, before)
     agent.catch_up()
     assert torch.equal(agent.averaged.encoder.encoder[0].weight, agent.model.encoder.encoder[0].weight)
+
+
+@pytest.mark.skipif(not torch.distributed.is_available(), reason="this torch has no torch.distributed")
+def test_an_encoder_that_only_sight_teaches_is_no_riddle_to_several_processes(tmp_path):
+    """A group of one does what each of several does."""
+    store = torch.distributed.FileStore(str(tmp_path / "store"), 1)
+    torch.distributed.init_process_group("gloo", store=store, rank=0, world_size=1)
+    try:
+        c = config()
+        c = replace(c, actor_critic=replace(c.actor_critic, encoder_rests=True, batch_size=2),
+                    sight=replace(c.sight, batch_size=2))
+        learners = learners_of(c, PONG, resolve(EXACT), 2, None)
+        rollouts = Rollouts(make_env("Pong", 2, image_size=c.agent.image_size), 5, resolve(EXACT))
+        rollouts.begin(learners["actor_critic"].model, seed=0)
+        torch.nn.init.normal_(learners["actor_critic"].model.critic_linear.weight)
+        learners["sight"].update(iter([play(2, 3, 0)]))
+        assert learners["actor_critic"].update(iter([rollouts]))["gradient_norm"] > 0
+    finally:
+        torch.distributed.destroy_process_group()
 
 
 def test_what_cannot_be_learned_is_refused_in_one_line():
