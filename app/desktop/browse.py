@@ -19,7 +19,7 @@ from app.desktop.reels import Reel, Shelf
 from app.desktop.screen import Field, numbers, signed
 from app.desktop.strip import Marks
 from app.desktop.worker import Worker
-from app.session.look import DREAM, LINE, MUTED, REALITY, RED, STEPS_A_SECOND, TEXT
+from app.session.look import DREAM, LINE, MUTED, REALITY, RED, STEPS_A_SECOND, TEXT, spoken
 
 HINTS = (("Space", "play", None), ("← →", "step", None), ("↑ ↓", "episode", None), ("Esc", "leave", None))
 REPEAT_AFTER, REPEAT = 0.3, 1 / 30
@@ -211,7 +211,7 @@ class Browse:
     def _foot(self, pen: Pen, foot: Rect, reel: Reel) -> None:
         step = min(self.at, len(reel) - 1)
         action = int(reel.actions[step]) if len(reel) else 0
-        name = reel.names[action].lower() if action < len(reel.names) else str(action)
+        name = spoken(reel.names[action]) if action < len(reel.names) else str(action)
         longest = max((len(name) for name in reel.names), default=2)
         found = [Field("step", f"{self.at} of {len(reel)}", 2 * len(str(len(reel))) + 4),
                  Field("action", name, longest),

@@ -34,14 +34,14 @@ class Knob(NamedTuple):
 
 
 KNOBS = (
-    Knob("steps", "denoising steps", ("auto", 1, 2, 3, 4, 5, 6, 8, 10, 16, 32),
+    Knob("steps", "denoising", ("auto", 1, 2, 3, 4, 5, 6, 8, 10, 16, 32),
          "More steps draw a cleaner frame and take longer. auto: as many as time allows."),
     Knob("order", "solver", (1, 2), "1 is Euler's method; 2 is Heun's, which asks the network twice a step."),
     Knob("churn", "noise put back", (0.0, 0.25, 0.5, 1.0, 2.0, 5.0, 10.0), "Churn: noise added as a frame is drawn."),
     Knob("temperature", "temperature", (0.0, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 2.0, 2.5, 3.0, 4.0, 5.0, 7.0, 10.0),
          "How much noise a frame is drawn from: less draws what is likely more often."),
     Knob("seed", "luck", (), "The same number and the same keys dream the same."),
-    Knob("resync_every", "fall asleep every", (0, 1, 2, 5, 15, 30, 75, 150),
+    Knob("resync_every", "fall asleep", (0, 1, 2, 5, 15, 30, 75, 150),
          "Every so many steps the dream begins again from reality's frames. 1 is always true, never is a free dream."),
     Knob("horizon", "horizon", (None, 15, 50, 150, 450, 900), "After so long the dream begins anew."),
     Knob("speed", "speed", (0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 4.0), "1 is the game's own speed."),

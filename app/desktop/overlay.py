@@ -13,7 +13,7 @@ from app.desktop.keys import COMMANDS, GROUPS, Keyboard, KeyMap, cap
 from app.desktop.pen import Pen, multiple
 from app.desktop.worker import Doing
 from app.session.controls import BUTTONS
-from app.session.look import BACKGROUND, DREAM, LINE, MUTED, RED, TEXT
+from app.session.look import BACKGROUND, DREAM, LINE, MUTED, RED, TEXT, spoken
 
 HOLD = 0.6
 """Seconds that the last frame of a future stays."""
@@ -99,7 +99,7 @@ def futures(pen: Pen, room: Rect, frames: np.ndarray, names: Sequence[str], note
         x = box.left
         if i < 10:
             x = pen.key(str((i + 1) % 10), (x, box.top - line // 2), bright=hot).right + pen.px(8)
-        pen.text(names[i].lower(), (x, box.top - line // 2), TEXT if hot else MUTED, room=box.right - x)
+        pen.text(spoken(names[i]), (x, box.top - line // 2), TEXT if hot else MUTED, room=box.right - x)
         if notes[i]:
             pen.text(notes[i], (box.right, box.top - line // 2), TEXT, anchor="midright", mono=True)
         pen.hot.append((box, ("branch", i)))
@@ -123,11 +123,15 @@ def _title(pen: Pen, area: Rect, count: int) -> None:
 
 
 def news(pen: Pen, room: Rect, words: str, *, wrong: bool) -> None:
-    """One line at the lower end of the room."""
+    """One line in place of what stands in the room, or at its lower end where it is higher."""
     words = pen.fitted(words, room.width - pen.px(40))
     box = Rect(0, 0, pen.width(words) + pen.px(28), pen.height() + pen.px(14))
     box.midbottom = room.midbottom
-    pen.box(box, BACKGROUND, RED if wrong else LINE)
+    if room.height > 2 * box.height:
+        pen.box(box, BACKGROUND, RED if wrong else LINE)
+    else:
+        box.centery = room.centery
+        pen.surface.fill(BACKGROUND, room)
     pen.text(words, box.center, RED if wrong else TEXT, anchor="center")
 
 

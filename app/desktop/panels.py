@@ -10,7 +10,7 @@ from pygame import Rect
 
 from app.desktop.knobs import KNOBS, Settings, words
 from app.desktop.pen import Colour, Hot, Pen, multiple
-from app.session.look import BACKGROUND, DREAM, LINE, MUTED, TEXT
+from app.session.look import BACKGROUND, DREAM, LINE, MUTED, TEXT, spoken
 
 BRUSHES = (0, 1, 2, 4)
 """Radii in pixels of the game; 0 is a single one."""
@@ -36,12 +36,12 @@ def mind(pen: Pen, room: Rect, names: Sequence[str], probabilities: Sequence[flo
     high, above = pen.px(72), pen.px(44)
     row = min(pen.px(24), (room.height - high - above) // max(len(names), 1))
     curve = Rect(room.left, room.top + row * len(names) + above, room.width, high)
-    label = max(pen.width(name.lower()) for name in names) + pen.px(10)
+    label = max(pen.width(spoken(name)) for name in names) + pen.px(10)
     number = pen.width("100%", mono=True) + pen.px(6)
     for i, (name, p) in enumerate(zip(names, probabilities, strict=True)):
         y = room.top + i * row + row // 2
         colour = TEXT if i == chosen else MUTED
-        pen.text(name.lower(), (room.left, y), colour)
+        pen.text(spoken(name), (room.left, y), colour)
         pen.bar(Rect(room.left + label, y - pen.px(3), room.width - label - number, max(4, pen.px(6))), p, colour)
         pen.text(f"{p:.0%}", (room.right, y), colour, anchor="midright", mono=True)
     _curve(pen, curve, values)

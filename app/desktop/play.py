@@ -97,9 +97,9 @@ class Play:
         if now is None:
             self._draw_waiting(pen, Rect((0, 0), pen.size))
             return
+        said = "" if hands.played else self._legend()
         around = screen.Around(self.game.title, now.settings.speed, now.settings.resync_every, hands.difference,
-                               hands.bare, hands.mind, bool(hands.side), self._hints(),
-                               "" if hands.played else self._legend(), self._drawing)
+                               hands.bare, hands.mind, bool(hands.side), self._hints(), said, self._drawing)
         layout = screen.layout_of(pen.size, now.view, around)
         hands.seen = pen, layout
         room = Rect(layout.head.left, layout.head.bottom, layout.head.width, layout.foot.top - layout.head.bottom)
@@ -113,7 +113,9 @@ class Play:
             self._draw_panels(pen, layout, now)
         if hands.help:
             overlay.help_page(pen, room, hands.keyboard, hands.rebinding)
-        self._draw_news(pen, room if hands.bare else layout.foot, now)
+        foot = Rect(layout.foot)
+        foot.width -= pen.width(said) + pen.px(24) if said else 0
+        self._draw_news(pen, room if hands.bare else foot, now)
 
     def _hints(self) -> list[Hint]:
         return [(self.hands.keyboard.cap(command), word, ("do", command)) for command, word in NEWCOMER]

@@ -28,6 +28,11 @@ VIEWS = {"dream": "dream", "reality": "reality", "twin": "twin"}
 """What is shown -> how a screen says it."""
 
 
+def spoken(action_name: str) -> str:
+    """What an action is called on a screen."""
+    return "nothing" if action_name == "NOOP" else action_name.lower()
+
+
 def heat(x: float) -> Colour:
     """0 -> grey, 0.5 -> amber, 1 -> red, and what lies between."""
     x = min(max(x, 0.0), 1.0) * 2

@@ -71,6 +71,6 @@ def facts(found: dict[str, Any]) -> list[str]:
         if p and p.get("dream") is not None:
             lines.append((word, f"{p['dream']:.2f}", f"in the dream, {p['real']:.2f} on real frames, "
                                                      f"{p['base_rate']:.2f} by chance"))
-    lines.append(("measured on", f"{found['rollouts']} dreams", f"{found['coverage']['episodes']} held-out episodes"))
+    lines.append(("measured on", f"{found['rollouts']} dreams", f"of {found['coverage']['episodes']} held out"))
     return [f"<dt>{escape(name)}</dt><dd><b>{escape(value)}</b> <small>{escape(more)}</small></dd>"
             for name, value, more in lines]

@@ -46,7 +46,7 @@ def build(house: House) -> list[Any]:
             said = gr.HTML("", padding=False, elem_classes="said")
             cards = gr.HTML(listing(), padding=False, elem_id="cards")
             with gr.Row(elem_classes="actions", visible=False) as removal:
-                chosen = gr.Dropdown([], label="One that you brought in", scale=0, min_width=260)
+                chosen = gr.Dropdown([], label="Which dream", scale=0, min_width=260)
                 delete = gr.Button("Delete", scale=0)
     shown = [cards, chosen, removal, moment, keep]
     shelf = house.settings.checkpoints

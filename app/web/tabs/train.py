@@ -45,14 +45,13 @@ def build(house: House) -> tuple[gr.Timer, list[Any]]:
             preset = gr.Radio(PRESET_WORDS, value="playground", label="Preset")
             source = gr.Dropdown([NEW_PLAY], value=NEW_PLAY, label="Learn from")
             begin_with = beginning("Pong", "playground")
-            minutes = gr.Number(label="Stop after minutes", value=0, minimum=0, info="0: when it is done")
+            minutes = gr.Number(label="Stop after minutes", value=0, info="0: when it is done")
             with gr.Accordion("More numbers", open=False):
                 name = gr.Textbox(label="Name of the run", max_lines=1, placeholder="Pong-1")
-                seed = gr.Number(label="Seed", value=0, precision=0, minimum=0)
-                epochs = gr.Number(label="Epochs", precision=0, value=0, minimum=0, info="0: the preset's")
-                batch = gr.Number(label="Batch size of the world", precision=0, value=0, minimum=0,
-                                  info="0: the preset's")
-                rate = gr.Number(label="Learning rate of the world", value=0, minimum=0, info="0: the preset's")
+                seed = gr.Number(label="Seed", value=0, precision=0)
+                epochs = gr.Number(label="Epochs", precision=0, value=0, info="0: the preset's")
+                batch = gr.Number(label="Batch size of the world", precision=0, value=0, info="0: the preset's")
+                rate = gr.Number(label="Learning rate of the world", value=0, info="0: the preset's")
             start = gr.Button("Start training", variant="primary", elem_id="start-training")
         with gr.Column(elem_classes="runs"):
             runs = gr.Radio([], label="Runs", elem_id="runs", show_label=False, visible=False)
