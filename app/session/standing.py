@@ -24,7 +24,7 @@ def report_of(checkpoint: Path) -> dict[str, Any] | None:
     return report if fits else None
 
 
-def true_for(report: dict[str, Any]) -> int:
+def holds_for(report: dict[str, Any]) -> int:
     """Steps for which the dream is nearer to the truth than the last real frame, held."""
     dream, held = (report["psnr"][name]["mean"] for name in ("dream", "copy_last"))
     for i, (x, y) in enumerate(zip(dream, held, strict=False)):
@@ -38,8 +38,8 @@ def standing(checkpoint: Path) -> tuple[str, Level | None]:
     report = report_of(checkpoint)
     if report is None:
         return UNMEASURED, None
-    steps = true_for(report)
-    return f"true for {steps} steps", "good" if steps >= GOOD else "fair" if steps >= FAIR else "poor"
+    steps = holds_for(report)
+    return f"holds for {steps} steps", "good" if steps >= GOOD else "fair" if steps >= FAIR else "poor"
 
 
 def place(name: str, checkpoint: Path) -> tuple[int, bool, float, str]:

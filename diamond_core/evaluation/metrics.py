@@ -6,6 +6,7 @@ information retrieval, AP = sum_i (R_i - R_{i-1}) P_i over falling thresholds.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -35,6 +36,20 @@ def ssim(x: Tensor, y: Tensor) -> Tensor:
     var_a, var_b, cov = aa - mu_a**2, bb - mu_b**2, ab - mu_a * mu_b
     similarity = (2 * mu_a * mu_b + C1) * (2 * cov + C2) / ((mu_a**2 + mu_b**2 + C1) * (var_a + var_b + C2))
     return similarity.mean(dim=(1, 2, 3))
+
+
+def apart(x: Tensor, y: Tensor) -> Tensor:
+    """By how many byte levels uint8 images (n, c, h, w) differ at most -> (n,), where a pixel counts as the same that
+    lies between the darkest and the brightest of the other's 3 x 3 pixels there: a thing moved by one pixel is no
+    difference, one that is missing is."""
+    images = torch.stack([x, y]).float()
+    padded = F.pad(images.flatten(0, 1), (1, 1, 1, 1), mode="replicate")
+
+    def nearby(extreme: Callable[[Tensor, Tensor], Tensor]) -> Tensor:  # a pooling takes ten times as long
+        rows = extreme(extreme(padded[..., :-2, :], padded[..., 1:-1, :]), padded[..., 2:, :])
+        return extreme(extreme(rows[..., :-2], rows[..., 1:-1]), rows[..., 2:]).view_as(images).flip(0)
+
+    return torch.maximum(images - nearby(torch.maximum), nearby(torch.minimum) - images).flatten(2).amax(2).amax(0)
 
 
 def _blurred(x: Tensor) -> Tensor:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import gradio as gr
 
-from app.session.standing import report_of, true_for
+from app.session.standing import holds_for, report_of
 from app.web.charts import Curve, chart
 
 if TYPE_CHECKING:
@@ -61,8 +61,8 @@ def likeness(measure: dict[str, Any]) -> list[Curve]:
 
 def facts(found: dict[str, Any]) -> list[str]:
     """The main numbers, each beside its baseline."""
-    more = " or more" if true_for(found) == len(found["psnr"]["dream"]["mean"]) else ""
-    lines = [("true for", f"{true_for(found)}{more} steps", "until a held frame is nearer")]
+    more = " or more" if holds_for(found) == len(found["psnr"]["dream"]["mean"]) else ""
+    lines = [("holds for", f"{holds_for(found)}{more} steps", "until a held frame is nearer")]
     following = found.get("following")
     if following and following.get("ratio") is not None:
         lines.append(("obeys", f"{100 * following['ratio']:.0f} %", "of how visibly the game obeys"))

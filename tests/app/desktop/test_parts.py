@@ -244,7 +244,7 @@ def test_a_pad_plays_and_commands(window):
 def entry(name):
     loop = [np.full((64, 64, 3), i * 20, np.uint8) for i in range(8)]
     return SimpleNamespace(name=name, path=Path(name), poster=loop[0], frames=loop, card=None,
-                           standing=("true for 20 steps", "fair"))
+                           standing=("holds for 20 steps", "fair"))
 
 
 def test_choosing_a_world(window):

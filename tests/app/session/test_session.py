@@ -441,7 +441,7 @@ def test_the_emulator_follows_in_the_background_while_paused(session: Session):
 
 
 def test_agreement_counts_until_the_first_difference(session: Session, monkeypatch):
-    alike = iter([Likeness(45, 1), Likeness(31, 0.9), Likeness(29, 0.8), Likeness(50, 1), Likeness(50, 1)])
+    alike = iter([Likeness(45, 1), Likeness(31, 0.9, 50), Likeness(35, 0.9, 90), Likeness(50, 1), Likeness(50, 1)])
     monkeypatch.setattr("app.session.stage.compare", lambda dream, reality: next(alike))
     step = session.world.step
     session.world.step = lambda *args: step(*args)._replace(rewards=torch.zeros(1))

@@ -1,4 +1,4 @@
-"""A dream counts as true for as long as it is nearer to the truth than a held frame."""
+"""A dream holds for as long as it is nearer to the truth than a held frame."""
 
 from __future__ import annotations
 
@@ -6,15 +6,15 @@ import json
 
 import pytest
 
-from app.session.standing import place, report_of, standing, true_for
+from app.session.standing import holds_for, place, report_of, standing
 
 
 @pytest.mark.parametrize(("steps", "level"), [(5, "poor"), (20, "fair"), (60, "good")])
 def test_a_dream_is_true_until_a_held_frame_is_nearer(tmp_path, steps, level):
     means = {"dream": {"mean": [40.0] * steps + [20.0]}, "copy_last": {"mean": [30.0] * (steps + 1)}}
     (tmp_path / "fidelity.json").write_text(json.dumps({"format": "diamond-fidelity-1", "psnr": means}))
-    assert standing(tmp_path) == (f"true for {steps} steps", level)
-    assert true_for(report_of(tmp_path)) == steps
+    assert standing(tmp_path) == (f"holds for {steps} steps", level)
+    assert holds_for(report_of(tmp_path)) == steps
 
 
 def test_what_was_not_measured_is_not_judged(tmp_path):

@@ -133,11 +133,14 @@ def test_likeness():
     rng = np.random.default_rng(0)
     image = rng.integers(0, 256, (64, 64, 3), dtype=np.uint8)
     same = compare(image, image)
-    assert same == (60, pytest.approx(1)) and same.divergence == 0 and same.agrees
+    assert same == (60, pytest.approx(1), 0) and same.divergence == 0 and same.agrees
     ball = np.zeros_like(image)
     ball[20:22, 30] = 236
     moved = compare(np.roll(ball, 9, axis=1), ball)
-    assert 30 < moved.psnr < 40 and 0 < moved.divergence < 0.5
+    assert 30 < moved.psnr < 40 and 0 < moved.divergence < 0.5 and not moved.agrees
+    assert compare(np.roll(ball, 1, axis=1), ball).agrees and not compare(ball // 2, ball).agrees
+    assert not compare(ball * 0, ball).agrees and not compare(ball, ball * 0).agrees
+    assert compare(np.clip(ball.astype(int) + rng.integers(0, 30, ball.shape), 0, 255).astype(np.uint8), ball).agrees
     other = compare(image, rng.integers(0, 256, (64, 64, 3), dtype=np.uint8))
     assert other.divergence == 1 and not other.agrees
 
