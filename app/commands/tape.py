@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 import sys
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -186,11 +187,17 @@ def tapes(args: list[str]) -> None:
 
 def tape_files(sources: tuple[Path, ...]) -> list[Path]:
     """All tapes that are meant. Raises ValueError where there is none."""
-    from app.session.tapefile import ENDING
+    from app.session.tapefile import ENDING, extract
+
+    def adds(file: Path) -> bool:
+        """Whether a file of a folder holds play that no tape beside it holds."""
+        if file.suffix == ".mp4" and not file.with_suffix(ENDING).exists():
+            with suppress(ValueError):
+                return bool(extract(file))
+        return file.suffix == ENDING
 
     files = [file for source in sources
-             for file in (sorted(file for file in source.iterdir() if file.suffix in (ENDING, ".mp4"))
-                           if source.is_dir() else [source])]
+             for file in (sorted(filter(adds, source.iterdir())) if source.is_dir() else [source])]
     if not files:
         where = ", ".join(map(str, sources)) or "nothing"
         raise ValueError(f"no tapes in {where}: expected files that end in {ENDING}, or .mp4 films that carry one")

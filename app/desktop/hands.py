@@ -42,7 +42,8 @@ class Hands:
         self.scrubber, self.brush = Scrubber(game), Brush(game)
         self.seen: tuple[Pen, Layout] | None = None
         """What was drawn last, so that a click means what the person saw."""
-        self._resume = self._helped = self._led = False
+        self._resume = self._helped = False
+        self._led: tuple[int, int] | None = None
         self._rewinding: float | None = None
         self._rewinder: int | None = None
         """The key that is held meanwhile, whatever is pressed with it later."""
@@ -55,8 +56,8 @@ class Hands:
     def update(self) -> None:
         """Goes on with what is held, and hears that a tape that led is over."""
         now = self.game.newest
-        led, self._led = self._led, now is not None and now.view.led is not None
-        if led and not self._led:
+        led, self._led = self._led, None if now is None else now.view.led
+        if led and led[0] == led[1] and now is not None and self._led is None and now.view.paused:
             self._resume = True
         if self._rewinding is not None and monotonic() >= self._rewinding:
             self._rewinding, self._resume = monotonic() + BACKWARDS, True
@@ -260,8 +261,7 @@ class Hands:
             self.brush.release()
         elif event.type == pygame.MOUSEMOTION:
             if self.scrubber.held:
-                self._resume = True
-                self.scrubber.move(strip.bar_of(layout.strip, pen), event.pos, now)
+                self._resume |= self.scrubber.move(strip.bar_of(layout.strip, pen), event.pos, now)
             elif self.brush.held:
                 self.brush.move(self.brush.pixel(layout.pictures[0], event.pos, now), deep=deep)
         elif event.button in (1, 3):

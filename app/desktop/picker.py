@@ -67,6 +67,8 @@ class Picker:
 
     def handle(self, event: Event) -> None:
         """Keys, wheel and mouse."""
+        if event.type in (pygame.KEYDOWN, pygame.MOUSEBUTTONDOWN):
+            self.trouble = ""  # it was read
         if event.type == pygame.KEYDOWN:
             self._key(name_of(event))
         elif event.type == pygame.MOUSEWHEEL:

@@ -33,12 +33,13 @@ class Scrubber:
         self.move(bar, place, now)
         return True
 
-    def move(self, bar: Rect, place: tuple[int, int], now: Snapshot) -> None:
-        """Time follows the mouse; only the newest place counts."""
+    def move(self, bar: Rect, place: tuple[int, int], now: Snapshot) -> bool:
+        """Time follows the mouse, and stands still there; only the newest place counts. -> whether it went."""
         target = now.first + strip.step_at(bar, place[0], now.marks)
-        if target != self.target:
-            self.target = target
+        goes, self.target = target != self.target, target
+        if goes:
             self._game.ask("Going back", scrub(target), key="scrub")
+        return goes
 
     def release(self) -> None:
         """Let go."""

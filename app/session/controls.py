@@ -32,6 +32,8 @@ class Press(NamedTuple):
 
     button: str
     time: float
+    missed: bool = False
+    """Whether a step had no action for it."""
 
 
 class Controls:
@@ -108,19 +110,20 @@ class Controls:
             for button in reversed(self._held.values()):
                 if OPPOSITE.get(button) not in chosen:
                     chosen.setdefault(button)
-            action, taken = self._action(list(chosen))
-            # what no action has together with the others waits, if one has it alone
-            missed = [press for button, press in chosen.items() if press is not None and button not in taken
+            due = next((press.button for press in self._waiting if press.missed), None)
+            action, taken = self._action(list(chosen), due)
+            # what no action has together with the others is taken next, if one has it alone
+            missed = [press._replace(missed=True) for button, press in chosen.items() if press and button not in taken
                       and (self.by_number or frozenset({button}) in self._actions)]
             self._waiting = sorted(missed + later, key=lambda press: press.time)
-        return action, min((press.time for press in chosen.values() if press and press not in missed), default=None)
+        return action, min((press.time for button, press in chosen.items() if press and button in taken), default=None)
 
-    def _action(self, buttons: list[str]) -> tuple[int | None, frozenset[str]]:
+    def _action(self, buttons: list[str], due: str | None) -> tuple[int | None, frozenset[str]]:
         """The action with the most of these buttons, and which they are; between equals, the one with the earlier of
-        them."""
+        them. One that is due is among them."""
         if self.by_number:
             return int(buttons[0]), frozenset(buttons[:1])
-        fitting = [its for its in self._actions if its <= set(buttons)]
+        fitting = [its for its in self._actions if its <= set(buttons) and (due is None or due in its)]
         if not fitting:
             return None, frozenset()
         best = max(fitting, key=lambda its: (len(its), [button in its for button in buttons]))

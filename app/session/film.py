@@ -141,10 +141,10 @@ class Hud:
     def _numbers(self, draw: ImageDraw.ImageDraw, played: Played, colours: Sequence[Colour]) -> None:
         """The return of each picture in its colour, time and action, each in its place."""
         if self._tape.returns is not None:
-            self._total, self._real_total = self._tape.returns_before(played.number)
-        if not played.lived:
-            self._total += played.reward
-        self._real_total += played.reality_reward
+            self._total, self._real_total = self._tape.returns[played.number].tolist()
+        else:
+            self._total += 0.0 if played.lived else played.reward
+            self._real_total += played.reality_reward
         y = self._top + self._box[1] + self._gap + self._line / 2
         left, right = self._lefts[0], self._lefts[-1] + self._box[0]
         middle = (left + right) / 2

@@ -135,7 +135,9 @@ class Play(Stage):
         trail, value = guide.before(self.world)
         if value is not None:
             require_fit(value, self.dream)
-        total, real_total = guide.tape.returns_before(guide.number)
+        # an older tape does not tell
+        total, real_total = (guide.tape.returns_before(guide.number) if guide.tape.returns is not None else
+                             (self._facts.total, self.real.total if self.real else 0.0))
         if trail is not None and self.real is not None:
             self.real.restore(trail, real_total)
         if value is not None:

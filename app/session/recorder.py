@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import NamedTuple, TypeVar
 
 import numpy as np
@@ -29,7 +30,7 @@ class Row(NamedTuple):
     mates: int
     hash: bytes
     returns: tuple[float, float]
-    """The dream's and reality's before it."""
+    """The dream's and reality's that it led to."""
 
 
 class Made(NamedTuple):
@@ -54,6 +55,7 @@ class Recorder:
         self._samplers: dict[int, SamplerConfig] = {}
         self._paths: dict[int, str] = {}
         self._trails: dict[int, Trail] = {}
+        self._begun: dict[int, tuple[float, float]] = {}
         self._after: DreamState | None = None
 
     @property
@@ -73,13 +75,18 @@ class Recorder:
         _change(self._paths, self.steps, made.path)
         self._after = step.state
         self._row(action, False, float(step.rewards), bool(step.ends), made.mates, to_hwc(step.frames[0]), was,
-                  (known.total, known.reality_total))
+                  known)
 
     def lived(self, action: int, facts: Facts, frame: np.ndarray, was: Trail | None) -> None:
         """A step of reality alone, to a frame (h, w, 3)."""
         image = frame[..., :self._origin.frame_shape[0]]
-        returns = facts.total, facts.reality_total - facts.reality_reward
-        self._row(action, True, facts.reality_reward, facts.reality_end, 1, image, was, returns)
+        before = replace(facts, reality_total=facts.reality_total - facts.reality_reward)
+        self._row(action, True, facts.reality_reward, facts.reality_end, 1, image, was, before)
+        self.saw(facts)
+
+    def saw(self, facts: Facts) -> None:
+        """What the newest step led to, also where a routine has put another dream in its place since."""
+        self._rows[-1] = self._rows[-1]._replace(returns=(facts.total, facts.reality_total))
 
     def tape(self) -> Tape:
         """What was recorded until now."""
@@ -92,12 +99,16 @@ class Recorder:
             hashes=np.frombuffer(b"".join(row.hash for row in rows), np.uint8).reshape(-1, HASH_BYTES),
             values=dict(self._values), samplers=dict(self._samplers), paths=dict(self._paths),
             trails=dict(self._trails), stops=dict(self._stops),
-            returns=np.array([row.returns for row in rows], np.float32).reshape(-1, 2))
+            returns=np.array([row.returns for row in rows], np.float32).reshape(-1, 2),
+            begun=dict(self._begun))
 
     def _row(self, action: int, lived: bool, reward: float, end: bool, mates: int, image: np.ndarray,
-             was: Trail | None, returns: tuple[float, float]) -> None:
+             was: Trail | None, known: Facts) -> None:
         if was is not None:
             self._trails[self.steps] = was
+        returns = known.total, known.reality_total
+        if not self._rows or self._rows[-1].returns != returns:
+            self._begun[self.steps] = returns
         self._rows.append(Row(action, lived, reward, end, mates, hash_of(image), returns))
 
 

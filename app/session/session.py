@@ -138,7 +138,10 @@ class Session(Play):
         if not 0 <= action < len(self.action_names):
             raise ValueError(f"expected an action from 0 to {len(self.action_names) - 1}, got {action}")
         fan = self.fan
-        self.awake, self.guide, self._hold_until = False, None, None
+        self.awake, self.guide = False, None
+        if self._hold_until is not None:
+            # what was over goes on as a dream that begins here
+            self._hold_until, self._facts = None, replace(self._facts, age=0, steps_agreed=0)
         for step in fan.branch(action)[:steps]:
             self._dreamt(step, action, Made(fan.sampler, step.path, len(self.action_names)))
             if self._hold_until is not None:

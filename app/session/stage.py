@@ -108,6 +108,7 @@ class Stage:
         self.timeline.step(self._facts, self.dream, self._reality(), self._mark())
         if self.recorder is not None:
             self.recorder.dreamt(state, before, step, action, made, self._trail_of(mark))
+            self.recorder.saw(self._facts)
         if over:
             self._end("this dream is over" if step.ends else f"this dream reached its horizon of {self.horizon} steps")
 
@@ -221,6 +222,8 @@ class Stage:
         self.dream = self._dream_of_reality()
         self._facts = replace(self._facts, total=self.real.total, age=0, agreement=True, steps_agreed=0, seed=None)
         self.timeline.resync(self._facts, self.dream)
+        if self.recorder is not None and self.recorder.steps:
+            self.recorder.saw(self._facts)
 
     def _put(self, state: DreamState, facts: Facts) -> None:
         """Another value in place of this instant's."""

@@ -74,7 +74,9 @@ class Tape:
     stops: Mapping[int, bytes] = field(default_factory=dict)
     """Step -> the packed dream before it, every few seconds: nothing new, but a shorter way to a later step."""
     returns: np.ndarray | None = None
-    """(N, 2) float32: the dream's and reality's before each step; they begin anew with a game. Older ones lack it."""
+    """(N, 2) float32: the dream's and reality's that each step led to; older tapes have none."""
+    begun: Mapping[int, tuple[float, float]] = field(default_factory=dict)
+    """Step -> the returns before it, wherever the step before did not lead there."""
 
     def __len__(self) -> int:
         return len(self.actions)
@@ -113,16 +115,11 @@ class Tape:
 
     def returns_before(self, number: int) -> tuple[float, float]:
         """The dream's and reality's return before a step, up to N; of an older tape, all rewards until there."""
-        if not number:
-            return (0.0, 0.0) if self.returns is None or not len(self) else tuple(self.returns[0].tolist())
-        lived = self.lived[:number]
         if self.returns is None:
+            lived = self.lived[:number]
             return float(self.rewards[:number][~lived].sum()), float(self.rewards[:number][lived].sum())
-        if number < len(self):
-            return tuple(self.returns[number].tolist())
-        dream, reality = self.returns[-1].tolist()
-        reward = float(self.rewards[-1])
-        return (dream, reality + reward) if lived[-1] else (dream + reward, reality)
+        dream, reality = self.begun.get(number) or (self.returns[number - 1] if number else (0.0, 0.0))
+        return float(dream), float(reality)
 
     def replay(self, world: World, first: int = 0, last: int | None = None, *, reality: bool = False,
                engines: Mapping[str, Engine] | None = None) -> Iterator[Played]:

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import struct
 import uuid
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -73,7 +75,7 @@ def to_bytes(tape: Tape) -> bytes:
     facts = {"format": FORMAT, "digest": digest(arrays), "origin": CONVERTER.unstructure(tape.origin),
              "paths": dict(tape.paths),
              "samplers": {step: CONVERTER.unstructure(c) for step, c in tape.samplers.items()},
-             "trails": {step: asdict(trail) for step, trail in tape.trails.items()}}
+             "trails": {step: asdict(trail) for step, trail in tape.trails.items()}, "begun": dict(tape.begun)}
     # one key only: the order of several is another in every process
     return save(arrays, {"tape": json.dumps(facts)})
 
@@ -119,7 +121,8 @@ def _tape(arrays: Mapping[str, np.ndarray], facts: Mapping[str, Any]) -> Tape:
         values=_untable("values", arrays), stops=_untable("stops", arrays),
         samplers={int(step): CONVERTER.structure(c, SamplerConfig) for step, c in facts["samplers"].items()},
         paths={int(step): str(path) for step, path in facts["paths"].items()},
-        trails={step: trail for step, trail in trails.items() if trail is not None}, returns=arrays.get("returns"))
+        trails={step: trail for step, trail in trails.items() if trail is not None}, returns=arrays.get("returns"),
+        begun={int(step): (float(dream), float(real)) for step, (dream, real) in facts.get("begun", {}).items()})
 
 
 def checked(tape: Tape) -> Tape:
@@ -143,7 +146,9 @@ def checked(tape: Tape) -> Tape:
         raise ValueError("its real game holds actions that cannot be")
     if sum(len(trail.actions) for trail in tape.trails.values()) > MOST_STEPS:
         raise ValueError("its real games are too long")
-    for table in (tape.values, tape.stops, tape.samplers, tape.paths, tape.trails):
+    if not all(map(math.isfinite, chain.from_iterable(tape.begun.values()))):
+        raise ValueError("its returns are no numbers")
+    for table in (tape.values, tape.stops, tape.samplers, tape.paths, tape.trails, tape.begun):
         if any(not 0 <= step < n for step in table):
             raise ValueError("something on it stands beyond its end")
     dreamt = np.flatnonzero(~tape.lived)

@@ -23,6 +23,8 @@ from diamond_core.pixels import to_chw
 
 # ALE ends the whole process when these are loaded: they have no game for one player.
 TWO_PLAYERS = {"combat", "joust", "maze_craze", "warlords"}
+MOST_NOOPS = 30
+"""That an episode may begin with."""
 
 
 def list_games() -> list[str]:
@@ -120,8 +122,6 @@ class AtariVector(Worlds):
         """Frees the emulators and their threads."""
         super().close()
         self.__dict__.pop("_env", None)
-MOST_NOOPS = 30
-"""That an episode may begin with."""
 
 
 @dataclass(frozen=True)

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 from app.cli import main
+from app.commands.tape import tape_files
 from app.session.clock import FakeClock
 from app.session.session import Session
 from app.session.tapefile import load_tape, save_tape
+from app.session.video import VideoWriter
 from diamond_core.replay import Dataset
 from diamond_core.training.checkpoint import Card, save_checkpoint
 from diamond_core.training.library import load
@@ -54,6 +57,18 @@ def test_a_film_is_made_and_is_a_tape_itself(home: Path, tmp_path: Path, capsys)
     main(["replay", str(out), "--verify", "--from", "5"])
     assert "10 steps" in capsys.readouterr().out
     assert "exists already" in fails(capsys, "replay", out, "--render", out)
+
+
+def test_of_a_folder_every_play_counts_once(home: Path, tmp_path: Path):
+    save_tape(load_tape(home / "one.tape"), tmp_path / "one.tape")
+    main(["replay", str(tmp_path / "one.tape"), "--render", str(tmp_path / "one.mp4")])
+    main(["replay", str(tmp_path / "one.tape"), "--render", str(tmp_path / "alone.mp4")])
+    with VideoWriter(tmp_path / "plain.mp4") as film:
+        film.add(np.zeros((16, 16, 3), np.uint8))
+    assert [file.name for file in tape_files((tmp_path,))] == ["alone.mp4", "one.tape"]
+    (tmp_path / "none").mkdir()
+    with pytest.raises(ValueError, match=r"no tapes in .*, or \.mp4 films that carry one"):
+        tape_files((tmp_path / "none",))
 
 
 def test_without_a_display_the_tape_is_checked(home: Path, capsys):

@@ -103,7 +103,9 @@ export class Drawer {
     else if (name === "difference") {
       player.wants.difference = checked;
       if (!checked) player.find(".over").hidden = true;
-      else if (player.view?.show !== "twin") player.pick("show", "twin");
+      else if (player.view && player.game.reality && !player.view.awake && player.view.show !== "twin") {
+        player.pick("show", "twin");
+      }
     }
     else if (name === "paint") { player.wants.paint = checked; player.root.classList.toggle("painting", checked);
       if (checked) player.send("pause", { on: true }); }

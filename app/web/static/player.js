@@ -243,7 +243,9 @@ class DreamPlayer extends HTMLElement {
     for (const [name, on] of Object.entries(shown)) this.panels[name].figure.hidden = !on;
     const box = this.find(".pictures");
     fit([this.panels.dream, this.panels.reality], this.panels.screen, box.clientWidth, box.clientHeight, 24);
-    if (shown.screen && this.panels.screen.figure.hidden) this.say("there is no room here for the emulator's full picture");
+    const crowded = shown.screen && this.panels.screen.figure.hidden;
+    if (crowded && !this.crowded) this.say("there is no room here for the emulator's full picture");
+    this.crowded = crowded;
   }
 
   differ() {

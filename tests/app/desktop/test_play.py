@@ -419,6 +419,37 @@ def test_a_key_pressed_while_time_still_runs_back_does_not_stop_it_for_good(stag
     assert not stage.view.paused
 
 
+def test_single_steps_stay_single_after_a_key_took_over_or_the_strip_was_held(pong_agent, pong_world, stages):
+    def of_tape(_) -> Session:
+        session = Session(pong_agent, pong_world, game="Pong", controls=Controls(action_names("Pong")))
+        session.start_tape()
+        for _ in range(40):
+            session.tick()
+        session.follow(session.stop_tape())
+        return session
+
+    stages.append(Stage(of_tape))
+    stage = stages[-1].begin()
+    stage.tap(pygame.K_UP)
+    stage.until(lambda: stage.view.led is None, "for the person to take over")
+    steps(stage, 1)
+    stage.tap(pygame.K_UP)
+    assert stage.view.paused
+    stage.tap(pygame.K_p, "p")
+    bar = strip.bar_of(stage.play.hands.seen[1].strip, stage.play.hands.seen[0])
+    stage.mouse(pygame.MOUSEBUTTONDOWN, (bar.right - 2, bar.centery))
+    stage.settle()
+    stage.tap(pygame.K_UP)
+    stage.play.hands.scrubber.target = stage.now.first + strip.step_at(bar, bar.right - 3, stage.now.marks)
+    stage.mouse(pygame.MOUSEMOTION, (bar.right - 3, bar.centery))
+    stage.settle()
+    stage.mouse(pygame.MOUSEBUTTONUP, (bar.right - 3, bar.centery))
+    stage.settle()
+    steps(stage, 1)
+    stage.tap(pygame.K_UP)
+    assert stage.view.paused
+
+
 def test_after_a_tape_is_over_a_key_plays_on(pong_agent, pong_world, stages):
     def of_tape(_) -> Session:
         session = Session(pong_agent, pong_world, game="Pong", controls=Controls(action_names("Pong")))

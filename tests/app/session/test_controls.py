@@ -77,6 +77,16 @@ def test_taps_that_no_action_has_together_are_taken_one_after_the_other():
     assert [take(c), take(c), take(c)] == ["D", "B", None]
 
 
+def test_a_tap_waits_for_one_step_at_most_whatever_is_held():
+    c = controls(action_names("Assault"))
+    for key in ("space", "left"):
+        c.press(key)
+    assert take(c) == "LEFTFIRE"
+    c.press("up")
+    c.release("up")
+    assert [take(c), take(c), take(c)] == ["LEFTFIRE", "UP", "LEFTFIRE"] and not c.pressed
+
+
 def test_a_button_that_no_action_has_alone_does_not_wait_for_ever():
     c = controls(["NOOP", "UP", "DOWN", "RIGHTFIRE"])
     c.press("space")

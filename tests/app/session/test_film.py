@@ -55,7 +55,7 @@ def test_a_return_belongs_to_the_picture_above_it(tape: Tape, pong_world: ToldWo
     lived = next(i for i, p in enumerate(steps) if p.lived)
 
     def drawn(show: str | None, last: int, **other: float) -> np.ndarray:
-        hud = Hud(tape, show, 4)
+        hud = Hud(replace(tape, returns=None), show, 4)  # they are added up here
         return [hud(p._replace(**other)) for p in steps[:last + 1]][-1]
 
     for show, last, told in (("reality", 3, True), (None, lived, True), (None, 3, False), ("dream", 3, False)):

@@ -152,6 +152,15 @@ def test_a_branch_taken_in_the_moment_of_an_end_goes_all_its_way(session: Sessio
     np.testing.assert_array_equal(view.frame, fan.frames[2, -1])
 
 
+def test_a_branch_taken_behind_a_horizon_begins_there(session: Session):
+    session.horizon = 3
+    assert play(session, "...")[-1].over
+    session.horizon = 30
+    fan = session.fan_out(1.0)
+    view = session.take_branch(2)
+    assert (view.moment, view.age, view.over) == (3 + fan.length, fan.length, False)
+
+
 def test_a_branch_taken_while_a_tape_leads_is_the_persons(session: Session, build: Build):
     session.start_tape()
     play(session, "ud" * 20)
