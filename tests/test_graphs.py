@@ -67,7 +67,7 @@ def test_a_world_on_recorded_steps_dreams_the_same(small_agent, monkeypatch):
     world.step(same[0], torch.tensor([1]))
     assert Plain.count == 3, "another number of dreams or another sampler is another one"
     for i in range(30):
-        world.set_sampler(SamplerConfig(num_steps=1, temperature=1 + i))
+        world.set_sampler(SamplerConfig(num_steps=1, temperature=1 + i / 10))
         world.step(same[0], torch.tensor([1]))
     assert len(world.engine._graphs) == compiled.NUM_GRAPHS
 
