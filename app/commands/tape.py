@@ -164,7 +164,9 @@ def tapes(args: list[str]) -> None:
     files = tape_files(c.tapes)
     if not c.append and c.out.exists() and (not c.out.is_dir() or any(c.out.iterdir())):
         raise ValueError(f"{c.out} is not empty: choose another folder, or --append to add to a dataset")
-    read = [load_tape(file) for file in files]
+    # the same play may lie there as a tape and as a film of it
+    plays = {tape.hashes.tobytes(): (file, tape) for file, tape in ((file, load_tape(file)) for file in files)}
+    files, read = map(list, zip(*plays.values(), strict=True))
     infos = [DatasetInfo(t.origin.game, t.origin.action_names, t.origin.frame_shape, "human") for t in read]
     require_alike(files, infos)
     unreal = [file for file, t in zip(files, read, strict=True) if c.world == "reality" and not t.has_reality]
@@ -190,8 +192,8 @@ def tape_files(sources: tuple[Path, ...]) -> list[Path]:
     from app.session.tapefile import ENDING, extract
 
     def adds(file: Path) -> bool:
-        """Whether a file of a folder holds play that no tape beside it holds."""
-        if file.suffix == ".mp4" and not file.with_suffix(ENDING).exists():
+        """Whether a file of a folder holds a tape."""
+        if file.suffix == ".mp4":
             with suppress(ValueError):
                 return bool(extract(file))
         return file.suffix == ENDING

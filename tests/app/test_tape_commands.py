@@ -65,7 +65,10 @@ def test_of_a_folder_every_play_counts_once(home: Path, tmp_path: Path):
     main(["replay", str(tmp_path / "one.tape"), "--render", str(tmp_path / "alone.mp4")])
     with VideoWriter(tmp_path / "plain.mp4") as film:
         film.add(np.zeros((16, 16, 3), np.uint8))
-    assert [file.name for file in tape_files((tmp_path,))] == ["alone.mp4", "one.tape"]
+    assert [file.name for file in tape_files((tmp_path,))] == ["alone.mp4", "one.mp4", "one.tape"]
+    for source, out in ((tmp_path, "all"), (home / "one.tape", "one")):
+        main(["tapes", str(source), "--out", str(tmp_path / out)])
+    assert Dataset.open(tmp_path / "all").num_steps == Dataset.open(tmp_path / "one").num_steps
     (tmp_path / "none").mkdir()
     with pytest.raises(ValueError, match=r"no tapes in .*, or \.mp4 films that carry one"):
         tape_files((tmp_path / "none",))
