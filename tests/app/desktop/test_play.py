@@ -5,6 +5,7 @@ from __future__ import annotations
 import tempfile
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +24,8 @@ from app.session.library import entries
 from app.session.session import Session
 from app.session.tapefile import load_tape
 from diamond_core.envs import action_names
+from diamond_core.training.agent import Agent
+from diamond_core.world.dream import World
 from tests.app.desktop.conftest import Stage
 
 
@@ -419,16 +422,21 @@ def test_a_key_pressed_while_time_still_runs_back_does_not_stop_it_for_good(stag
     assert not stage.view.paused
 
 
-def test_single_steps_stay_single_after_a_key_took_over_or_the_strip_was_held(pong_agent, pong_world, stages):
-    def of_tape(_) -> Session:
-        session = Session(pong_agent, pong_world, game="Pong", controls=Controls(action_names("Pong")))
+def led(agent: Agent, world: World, number: int) -> Callable[[object], Session]:
+    """Loads a session that a tape of so many steps leads."""
+    def load(_: object) -> Session:
+        session = Session(agent, world, game="Pong", controls=Controls(action_names("Pong")))
         session.start_tape()
-        for _ in range(40):
+        for _ in range(number):
             session.tick()
         session.follow(session.stop_tape())
         return session
 
-    stages.append(Stage(of_tape))
+    return load
+
+
+def test_single_steps_stay_single_after_a_key_took_over_or_the_strip_was_held(pong_agent, pong_world, stages):
+    stages.append(Stage(led(pong_agent, pong_world, 40)))
     stage = stages[-1].begin()
     stage.tap(pygame.K_UP)
     stage.until(lambda: stage.view.led is None, "for the person to take over")
@@ -451,15 +459,7 @@ def test_single_steps_stay_single_after_a_key_took_over_or_the_strip_was_held(po
 
 
 def test_after_a_tape_is_over_a_key_plays_on(pong_agent, pong_world, stages):
-    def of_tape(_) -> Session:
-        session = Session(pong_agent, pong_world, game="Pong", controls=Controls(action_names("Pong")))
-        session.start_tape()
-        for _ in range(3):
-            session.tick()
-        session.follow(session.stop_tape())
-        return session
-
-    stages.append(Stage(of_tape))
+    stages.append(Stage(led(pong_agent, pong_world, 3)))
     stage = stages[-1].begin()
     stage.until(lambda: stage.view.paused, "for the tape to be over")
     then = stage.view.moment
