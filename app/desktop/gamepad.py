@@ -23,7 +23,7 @@ class Heard(NamedTuple):
     """Something that a gamepad did."""
 
     kind: str
-    """press, release, or command."""
+    """press, release, command, or uncommand: what was held for one is let go."""
     word: str
     """A button of the game, or a command."""
 
@@ -53,7 +53,9 @@ class Gamepads:
             self._plug(event.device_index)
         elif event.type == pygame.JOYDEVICEREMOVED:
             self._open.pop(event.instance_id, None)
-            return [Heard("release", word) for word in ("UP", "DOWN", "LEFT", "RIGHT", "FIRE")]
+            self._pushed = {at: word for at, word in self._pushed.items() if at[0] != event.instance_id}
+            return [*(Heard("release", word) for word in ("UP", "DOWN", "LEFT", "RIGHT", "FIRE")),
+                    Heard("uncommand", "rewind")]
         elif event.type in (pygame.CONTROLLERBUTTONDOWN, pygame.CONTROLLERBUTTONUP):
             return _button(event.button, down=event.type == pygame.CONTROLLERBUTTONDOWN)
         elif event.type == pygame.CONTROLLERAXISMOTION:

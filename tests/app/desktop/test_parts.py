@@ -237,6 +237,10 @@ def test_a_pad_plays_and_commands(window):
     assert hear(axis, axis=x, value=-14000) == [], "between the zones nothing changes"
     assert hear(axis, axis=x, value=30000) == [Heard("release", "LEFT"), Heard("press", "RIGHT")]
     assert hear(axis, axis=x, value=0) == [Heard("release", "RIGHT")]
+    assert hear(axis, axis=x, value=30000) == [Heard("press", "RIGHT")]
+    gone = hear(pygame.JOYDEVICEREMOVED)
+    assert Heard("uncommand", "rewind") in gone and Heard("release", "RIGHT") in gone
+    assert hear(axis, axis=x, value=30000) == [Heard("press", "RIGHT")], "a new pad begins anew"
 
 
 # the picker
