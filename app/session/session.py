@@ -231,6 +231,8 @@ class Session(Play):
         """Plays a tape again from a step on; a key takes over. The numbers begin at 0 there."""
         if number >= len(tape):
             raise ValueError(f"this tape has {len(tape)} steps: choose one from 0 to {len(tape) - 1}")
+        if tape.lived.all():
+            raise ValueError("nothing was dreamt on this tape: make a film of it (--render), or data (diamond tapes)")
         if tape.lived[:number + 1].all():
             raise ValueError("this tape begins in reality: choose a step that was dreamt")
         self.go_on_from(tape, number)

@@ -168,6 +168,14 @@ def test_returns_are_those_that_the_player_saw(session: Session, build: Build, p
         assert (view.total, view.reality_total) == seen[number - 1]
 
 
+def test_a_tape_of_reality_alone_is_not_followed_but_told_of(session: Session, build: Build):
+    session.wake_up()
+    session.start_tape()
+    play(session, keys(5))
+    with pytest.raises(ValueError, match="nothing was dreamt on this tape"):
+        build(seed=5).follow(session.stop_tape())
+
+
 def test_an_older_tape_has_no_returns(tape: Tape):
     older = from_bytes(to_bytes(replace(tape, returns=None)))
     dreamt = older.rewards[:9][~older.lived[:9]].sum()
