@@ -183,12 +183,19 @@ def summary(report: dict[str, Any]) -> list[str]:
     for name, p in report["precision"].items():
         if p["real"] is not None:
             lines.append(f"  average precision of {name}: {p['real']:.3f} on real frames, "
-                         f"{p['dream']:.3f} in the dream ({p['events']} events)")
+                         f"{p['dream']:.3f} in the dream ({p['events']} events){_within(p['within'])}")
         else:
             lines.append(f"  average precision of {name}: unknown, the held-out play has no such event")
     if (off := report["player_off"]) is not None:
         lines.append(f"  the player's sprite off by more than 2 pixels at step 15: {off:.3f} of the dreams")
     return lines
+
+
+def _within(horizons: dict[int, dict[str, Any]]) -> str:
+    """The dream's precision in its first steps, where something happened in them."""
+    texts = [f"{its['dream']:.3f} of {its['events']} within {steps} steps" for steps, its in horizons.items()
+             if its["events"]]
+    return "".join(f"; {text}" for text in texts[:-1])
 
 
 @dataclass(frozen=True)

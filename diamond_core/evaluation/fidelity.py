@@ -52,6 +52,15 @@ class Following:
 
 
 @dataclass(frozen=True)
+class Within:
+    """How well one kind of event is foreseen up to a step of the dreams."""
+
+    events: int
+    dream: float | None
+    """Average precision; none where there were no events."""
+
+
+@dataclass(frozen=True)
 class Precision:
     """How well one kind of event is foreseen."""
 
@@ -62,6 +71,8 @@ class Precision:
     """Average precision on real frames (teacher forcing); none where there were no events."""
     dream: float | None
     """The same on the frames of the open-loop dream."""
+    within: dict[int, Within]
+    """The same in its first steps only, by horizon: what comes late depends on all that came before."""
 
 
 @dataclass(frozen=True)
@@ -134,7 +145,7 @@ def evaluate_fidelity(world: World, dataset: Dataset, horizons: Sequence[int] = 
     following = _following(rollouts, learned, classifier_updates, seed, world.runtime.device, watch)
     return FidelityReport(
         dataset.info.game, seed, len(windows), sorted(horizons), asdict(world.sampler), rollouts.mask.sum(0).tolist(),
-        _likeness(rollouts, psnr), _likeness(rollouts, ssim), following, _precision(rollouts),
+        _likeness(rollouts, psnr), _likeness(rollouts, ssim), following, _precision(rollouts, horizons),
         _player_off(rollouts, dataset.info.game), _coverage(judged), _strip(rollouts, horizons))
 
 
@@ -178,17 +189,25 @@ def _following(rollouts: OpenLoop, learned: Dataset | None, updates: int, seed: 
     return Following(real, dream, dream / real if real else None, most_frequent, int(counts.sum()))
 
 
-def _precision(rollouts: OpenLoop) -> dict[str, Precision]:
+def _precision(rollouts: OpenLoop, horizons: Sequence[int]) -> dict[str, Precision]:
     """By kind of event: whether it happened, and which columns of what was said announce it."""
     kinds = {"reward": (rollouts.rewards != 0, [0, 2]), "reward_positive": (rollouts.rewards > 0, [2]),
              "reward_negative": (rollouts.rewards < 0, [0]), "end": (rollouts.ends, [3])}
     precision = {}
     for name, (happened, columns) in kinds.items():
-        events = happened[rollouts.mask].numpy()
-        on_truth, on_dream = (average_precision(said[rollouts.mask][:, columns].double().sum(1).numpy(), events)
-                              for said in (rollouts.on_truth, rollouts.on_dream))
-        precision[name] = Precision(int(events.sum()), float(events.mean()), on_truth, on_dream)
+        real, dream = (said[..., columns].double().sum(2) for said in (rollouts.on_truth, rollouts.on_dream))
+        within = {steps: Within(*_foreseen(dream, happened, rollouts.mask, steps)) for steps in sorted(horizons)}
+        events, on_truth = _foreseen(real, happened, rollouts.mask, max(horizons))
+        precision[name] = Precision(events, events / int(rollouts.mask.sum()), on_truth, within[max(horizons)].dream,
+                                    within)
     return precision
+
+
+def _foreseen(said: Tensor, happened: Tensor, mask: Tensor, steps: int) -> tuple[int, float | None]:
+    """Of tensors (n, t): how many events the first steps have, and the average precision of what was said of them."""
+    known = mask[:, :steps]
+    events = happened[:, :steps][known].numpy()
+    return int(events.sum()), average_precision(said[:, :steps][known].numpy(), events)
 
 
 def _player_off(rollouts: OpenLoop, game: str) -> float | None:

@@ -114,6 +114,7 @@ def test_reality_is_true_to_itself(held_out: Dataset):
     assert report.following.ratio == 1 and report.following.real > 0.98 > 0.5 > report.following.most_frequent
     for its in report.precision.values():
         assert its.events and its.real == its.dream == 1 and its.base_rate < 1
+        assert list(its.within) == [1, 5, 20] and its.within[20].events == its.events > its.within[5].events
 
 
 def test_a_frozen_world_is_the_baseline(held_out: Dataset):
@@ -121,6 +122,20 @@ def test_a_frozen_world_is_the_baseline(held_out: Dataset):
     assert report.psnr.dream == report.psnr.copy_last and report.ssim.dream == report.ssim.copy_last
     assert report.following.dream < 0.6 < 0.9 < report.following.real
     assert report.precision["reward"].dream < report.precision["reward"].real == 1
+
+
+def test_precision_within_a_horizon_knows_nothing_of_later_steps(held_out: Dataset):
+    class Forgetful(Reality):
+        """Says after five steps that everything happens."""
+
+        def step(self, state: DreamState, actions: Tensor) -> DreamStep:
+            step = super().step(state, actions)
+            if step.state.steps.max() > 5:
+                step = step._replace(reward_probabilities=torch.full_like(step.reward_probabilities, 1 / 3))
+            return step
+
+    its = measure(Forgetful(held_out), held_out).precision["reward"]
+    assert its.within[5].dream == 1 > its.within[20].dream == its.dream
 
 
 def test_windows_are_whole_where_they_can_be(held_out: Dataset):
@@ -209,7 +224,9 @@ def test_json_holds_no_nan_and_unknown_is_null(small_world: World, tmp_path: Pat
         raise AssertionError(word)
 
     content = json.loads((tmp_path / "report" / "fidelity.json").read_text(), parse_constant=refuse)
-    assert content["precision"]["reward_negative"] == {"events": 0, "base_rate": 0.0, "real": None, "dream": None}
+    unknown = {"events": 0, "dream": None}
+    assert content["precision"]["reward_negative"] == {"base_rate": 0.0, "real": None, **unknown,
+                                                       "within": {"1": unknown, "30": unknown}}
     assert content["following"] is None and content["psnr"]["dream"]["mean"][29] is None
     assert content["coverage"]["ends"] == 1 and sum(content["coverage"]["actions"].values()) == 6
     assert content["sampler"]["s_tmax"] is None

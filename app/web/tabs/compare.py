@@ -69,7 +69,9 @@ def facts(found: dict[str, Any]) -> list[str]:
     for kind, word in (("reward", "foresees rewards"), ("end", "foresees ends")):
         p = found["precision"].get(kind)
         if p and p.get("dream") is not None:
-            lines.append((word, f"{p['dream']:.2f}", f"in the dream, {p['real']:.2f} on real frames, "
+            early = p.get("within", {}).get("15", {}).get("dream")  # a report of earlier versions has none
+            soon = "" if early is None else f"{early:.2f} in its first 15 steps, "
+            lines.append((word, f"{p['dream']:.2f}", f"in the dream, {soon}{p['real']:.2f} on real frames, "
                                                      f"{p['base_rate']:.2f} by chance"))
     lines.append(("measured on", f"{found['rollouts']} dreams", f"of {found['coverage']['episodes']} held out"))
     return [f"<dt>{escape(name)}</dt><dd><b>{escape(value)}</b> <small>{escape(more)}</small></dd>"
