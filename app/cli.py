@@ -148,5 +148,5 @@ def explain(error: Exception) -> str:
     """An error in one line; a full disk by its name."""
     if isinstance(error, OSError) and error.errno == 28:
         where = f" while writing {error.filename}" if error.filename else ""
-        return f"no space left on the disk{where}: free some and run the same command again; nothing was lost"
+        return f"no space left on the disk{where}: free some, then go on"
     return " ".join(str(error).split()) or type(error).__name__

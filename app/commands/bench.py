@@ -299,9 +299,9 @@ def emulator(c: Bench, agent: Agent, say: Any) -> Table:
     from diamond_core.evaluation.speed import side_by_side
     from diamond_core.training.speed import agent_plays, emulator_steps_a_second
 
-    say(f"{c.game} in the emulator")
-    rows: Table = [{"game": c.game, "steps_a_second": emulator_steps_a_second(c.game)}]
+    say("the emulator")
     assert agent.card is not None
+    rows: Table = [{"game": agent.card.game, "steps_a_second": emulator_steps_a_second(agent.card.game)}]
     runtimes = runtimes_of(c)
     timings = side_by_side({path: agent_plays(agent, agent.card.game, runtime, GAMES)
                             for path, runtime in runtimes.items()}, runtimes["plain"], c.seconds / 4)

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import shlex
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from filelock import FileLock, Timeout
 from tyro.conf import Positional
 
 from app.cli import at_least, is_seed, parse
@@ -17,8 +20,9 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from diamond_core.training.agent import Agent
-    from diamond_core.types import KeptPolicy
+    from diamond_core.types import KeptPolicy, VectorEnv
 
+LOCK = ".lock"
 LOOSE = (0.0, 0.05, 0.2, 0.5)
 """How often an agent in a mix presses at random."""
 
@@ -53,22 +57,31 @@ class Collect:
 def collect(args: list[str]) -> None:
     """Plays many worlds at once and writes every episode."""
     c: Collect = parse(Collect, "collect", args)
-    from tqdm import tqdm
-
     from diamond_core.envs import action_names, make_env
-    from diamond_core.replay import Dataset, DatasetInfo
-    from diamond_core.training.collect import Collector
 
     game = canonical(c.game)
     at_least(1, steps=c.steps, num_envs=c.num_envs, image_size=c.image_size, noop_max=c.noop_max)
     is_seed(c.seed)
-    if not c.append and c.out.exists() and (not c.out.is_dir() or any(c.out.iterdir())):
-        raise ValueError(f"{c.out} is not empty: choose another folder, or --append to add to a dataset")
+    require_room(c.out, c.append)
     size = (c.image_size, c.image_size)
-    policy = players(c.policy, game, len(action_names(game)), c.num_envs, c.seed)
+    policy = players(c.policy, game, len(action_names(game)), c.num_envs, c.seed, size)
     env = make_env(game, c.num_envs, life_loss_ends=c.life_loss_ends, image_size=size, noop_max=c.noop_max)
-    info = DatasetInfo(game, tuple(action_names(game)), env.frame_shape, c.policy)
-    dataset = Dataset(c.out, info)
+    with alone_in(c.out):
+        add_play(c, game, env, policy)
+    like = "" if c.noop_max == Collect.noop_max else f" --agent.noop-max {c.noop_max}"
+    print(f"next: diamond train --game {game} --preset playground --dataset {shlex.quote(str(c.out))} "
+          f"--run runs/{game.replace(':', '-')}{of_size(env.frame_shape)}{like}")
+
+
+def add_play(c: Collect, game: str, env: VectorEnv, policy: KeptPolicy) -> None:
+    """Plays and tells what there is now. Raises ValueError where the very same play is there already."""
+    from tqdm import tqdm
+
+    from diamond_core.envs import action_names
+    from diamond_core.replay import Dataset, DatasetInfo
+    from diamond_core.training.collect import Collector
+
+    dataset = Dataset(c.out, DatasetInfo(game, tuple(action_names(game)), env.frame_shape, c.policy))
     its: dict[str, str | int | float] = {"game": game, "policy": c.policy, "seed": c.seed, "noop_max": c.noop_max,
                                          "life_loss_ends": c.life_loss_ends}
     unsaid = {"noop_max": Collect.noop_max, "life_loss_ends": Collect.life_loss_ends}  # in older play
@@ -85,11 +98,38 @@ def collect(args: list[str]) -> None:
     rewards = dataset.counts_rewards()
     print(f"{dataset.num_steps} steps in {dataset.num_episodes} episodes in {c.out}: {rewards[0]} negative and "
           f"{rewards[2]} positive rewards, {dataset.counts_ends()[1]} ends; {steps / took:.0f} steps a second")
-    print(f"next: diamond train --game {game} --preset playground --dataset {shlex.quote(str(c.out))} "
-          f"--run runs/{game.replace(':', '-')}")
 
 
-def players(policy: str, game: str, num_actions: int, num_envs: int, seed: int) -> KeptPolicy:
+def of_size(frame_shape: tuple[int, ...]) -> str:
+    """The option of `train` for frames that are not as large as a preset's."""
+    from diamond_core.config import AgentConfig
+
+    size = frame_shape[1:]
+    return "" if size == AgentConfig.image_size else f" --agent.image-size {size[0]} {size[1]}"
+
+
+def require_room(out: Path, append: bool) -> None:
+    """Raises ValueError where a new dataset would come among other files."""
+    if not append and out.exists() and (not out.is_dir() or any(p.name != LOCK for p in out.iterdir())):
+        raise ValueError(f"{out} is not empty: choose another folder, or --append to add to a dataset")
+
+
+@contextmanager
+def alone_in(folder: Path) -> Iterator[None]:
+    """While episodes are added: two processes would take each other's names. Raises ValueError if another one does."""
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(folder / LOCK)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise ValueError(f"another process adds to {folder}: wait for it, or choose another folder") from None
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def players(policy: str, game: str, num_actions: int, num_envs: int, seed: int, size: tuple[int, int]) -> KeptPolicy:
     """The policy of that name. Raises ValueError for an unknown one, CheckpointError for an unfit checkpoint."""
     from diamond_core.agent.policies import ALL, LEANS, MIXED, STICKY, MixPolicy, RandomPolicy
     from diamond_core.agent.scripted import LAPSES, ScriptedPolicy, mixed_play
@@ -108,7 +148,7 @@ def players(policy: str, game: str, num_actions: int, num_envs: int, seed: int) 
         return ScriptedPolicy(game, action_names(game), num_envs, seed, lapses(checkpoint) if checkpoint else LAPSES)
     if not checkpoint:
         return mixed_play(game, action_names(game), num_envs, seed)
-    agent, runtime = load_for(checkpoint, game), resolve()
+    agent, runtime = load_for(checkpoint, game, size), resolve()
     if kind == "agent":
         return agent.policy(num_envs, seed, runtime)
     of = len(LOOSE) + 1
@@ -129,17 +169,20 @@ def lapses(share: str) -> tuple[float]:
     return (value,)
 
 
-def load_for(checkpoint: str, game: str, device: str = "auto") -> Agent:
-    """A checkpoint of this game. Raises CheckpointError for one of another game."""
+def load_for(checkpoint: str, game: str, size: tuple[int, int]) -> Agent:
+    """A checkpoint of this game that sees frames of that size. Raises CheckpointError for any other one."""
     from diamond_core.envs import action_names
     from diamond_core.training.checkpoint import CheckpointError
     from diamond_core.training.library import load
 
-    agent = load(checkpoint, device)
+    agent = load(checkpoint, "auto")
     assert agent.card is not None
     if agent.card.game != game or list(agent.card.action_names) != action_names(game):
         raise CheckpointError(f"{checkpoint} is a checkpoint of {agent.card.game} with actions "
                               f"{agent.card.action_names}; expected one of {game}")
+    if agent.config.image_size != size:
+        raise CheckpointError(f"{checkpoint} sees frames of {agent.config.image_size[0]}x{agent.config.image_size[1]}: "
+                              f"collect with --image-size {agent.config.image_size[0]}")
     return agent
 
 
@@ -165,6 +208,7 @@ def import_(args: list[str]) -> None:
     from diamond_core.training.checkpoint import import_published, save_checkpoint
 
     game = canonical(c.game)
+    require_room(c.out, append=False)
     agent, card = import_published(c.source, game, action_names(game))
     save_checkpoint(c.out, agent, card, real_starts(game, agent), torch.float16 if c.half else torch.float32)
     print(f"{game} from {c.source} is in {c.out}; watch it: diamond record {c.out} --out {game}.mp4")

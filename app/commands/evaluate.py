@@ -70,7 +70,9 @@ def returns(args: list[str]) -> None:
     agent = load(c.checkpoint, c.device)
     assert agent.card is not None
     game, n = agent.card.game, min(c.num_envs, c.episodes)
-    out = new_file(c.out or Path(re.sub(r"[^\w.@-]", "-", Path(c.checkpoint).name) + "-returns.json"))
+    out = new_file(c.out or Path(f"{label_of(c.checkpoint)}-returns.json"))
+    if c.out is None and out.exists() and json.dumps(c.checkpoint) not in out.read_text():
+        raise ValueError(f"{out} is of another checkpoint: give this one's file a name with --out")
     env = make_env(game, n, image_size=agent.config.image_size)
     policy = agent.policy(n, c.seed, resolve(RuntimeConfig(device=c.device)))
     with tqdm(total=c.episodes, unit=" episodes", leave=False) as bar:
@@ -82,6 +84,13 @@ def returns(args: list[str]) -> None:
     spread = f" ± {numbers['sem']:.2f} (standard error)" if numbers["sem"] is not None else ""
     human = f", human-normalised {numbers['human_normalised']:.3f}" if numbers["human_normalised"] is not None else ""
     print(f"{game}: score {numbers['mean']:.2f}{spread} over {c.episodes} episodes{human}; written to {out}")
+
+
+def label_of(checkpoint: str) -> str:
+    """What files are called that are about it: by the run, too, where it is a moment of one."""
+    path = Path(checkpoint)
+    run = path.parts[-3:-2] if path.parent.name == "checkpoints" else ()
+    return re.sub(r"[^\w.@-]", "-", "-".join([*run, path.name]))
 
 
 @dataclass(frozen=True)
@@ -124,7 +133,7 @@ class Fidelity:
     train_dataset: Path | None = None
     """Other real play for the classifier of actions to learn from."""
     out: Path | None = None
-    """A folder for fidelity.json and fidelity.png; default: GAME-fidelity."""
+    """A folder for fidelity.json and fidelity.png; default: CHECKPOINT-fidelity."""
     rollouts: int = 64
     horizons: tuple[int, ...] = (1, 5, 15, 50, 100)
     steps: int | None = None
@@ -158,7 +167,7 @@ def fidelity(args: list[str]) -> None:
     if c.holdout:
         rest, judged = judged.split(slice(-c.holdout, None))
         other = other or rest
-    out = new_files(c.out or Path(f"{agent.card.game.replace(':', '-')}-fidelity"))
+    out = new_files(c.out or Path(f"{label_of(c.checkpoint)}-fidelity"))
     world = agent.world(sampler, RuntimeConfig(device=c.device))
     accelerate(world, agent.config.frame_shape).wait()
     with shown(" steps") as watch:

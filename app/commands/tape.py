@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
+import hashlib
 import shlex
 import sys
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from tyro.conf import Positional, arg
 
 from app.cli import parse
+from app.commands.data import alone_in, of_size, require_room
 
 if TYPE_CHECKING:
     from app.session.film import Result
     from app.session.tape import Tape
-    from diamond_core.replay import DatasetInfo
+    from diamond_core.replay import DatasetInfo, Episode
     from diamond_core.world.dream import World
     from diamond_core.world.engine import Engine
 
@@ -162,8 +164,7 @@ def tapes(args: list[str]) -> None:
     from diamond_core.replay import Dataset, DatasetInfo
 
     files = tape_files(c.tapes)
-    if not c.append and c.out.exists() and (not c.out.is_dir() or any(c.out.iterdir())):
-        raise ValueError(f"{c.out} is not empty: choose another folder, or --append to add to a dataset")
+    require_room(c.out, c.append)
     # the same play may lie there as a tape and as a film of it
     plays = {tape.hashes.tobytes(): (file, tape) for file, tape in ((file, load_tape(file)) for file in files)}
     files, read = map(list, zip(*plays.values(), strict=True))
@@ -172,19 +173,30 @@ def tapes(args: list[str]) -> None:
     unreal = [file for file, t in zip(files, read, strict=True) if c.world == "reality" and not t.has_reality]
     if unreal:
         raise ValueError(f"{unreal[0]} has no reality, as its game is no Atari game: leave it out, or --world dream")
-    dataset: Dataset | None = None
-    for tape in read:
-        world, engines = None, None
-        if c.world == "dream":
-            world, engines = world_of(Replay(Path(), checkpoint=c.checkpoint, device=c.device), tape)
-        for episode in tape.episodes(c.world, world, life_loss_ends=c.life_loss_ends, engines=engines):
-            dataset = dataset or Dataset(c.out, infos[0])
-            dataset.add(episode)
-    if dataset is None:
+    if not any(map(len, read)):
         raise ValueError("there is no step on these tapes: record some with R while playing")
+    with alone_in(c.out):
+        dataset = Dataset(c.out, infos[0])
+        known = {dataset[i].info.get("tape") for i in range(dataset.num_episodes)}
+        marks = [f"{c.world} {hashlib.blake2b(its, digest_size=16).hexdigest()}" for its in plays]
+        for tape, mark in zip(read, marks, strict=True):
+            if mark not in known:
+                for episode in episodes_of(c, tape):
+                    dataset.add(replace(episode, info={**episode.info, "tape": mark}))
+    if there := sum(mark in known for mark in marks):
+        print(f"{there} of {len(marks)} tapes were there already")
     print(f"{dataset.num_steps} steps in {dataset.num_episodes} episodes in {c.out}")
     out = shlex.quote(str(c.out))
-    print(f"next: diamond browse {out}, or diamond train --game {infos[0].game} --dataset {out} --run runs/mine")
+    print(f"next: diamond browse {out}, or diamond train --game {infos[0].game} --dataset {out} --run runs/mine"
+          f"{of_size(infos[0].frame_shape)}")
+
+
+def episodes_of(c: Tapes, tape: Tape) -> list[Episode]:
+    """A tape's play as it was asked for."""
+    world, engines = None, None
+    if c.world == "dream":
+        world, engines = world_of(Replay(Path(), checkpoint=c.checkpoint, device=c.device), tape)
+    return tape.episodes(c.world, world, life_loss_ends=c.life_loss_ends, engines=engines)
 
 
 def tape_files(sources: tuple[Path, ...]) -> list[Path]:

@@ -22,7 +22,8 @@ HELP = """usage: diamond train --game GAME --preset paper|playground|tiny --run 
   --preset NAME      paper: exactly the paper; playground: a world worth playing on a modest machine;
                      tiny: everything in about a minute; default playground
   --run DIR          where everything goes; the same command on an existing run goes on with it
-  --resume           go on with the run in DIR as it was begun; no other option is needed
+  --resume           go on with the run in DIR as it was begun; no other option is needed, but --dataset where it
+                     was moved
   --time-limit TIME  stop cleanly after 45m, 2h, 1h30m, 90s
   --init CKPT        start from the weights of a checkpoint; which models: --initial-models denoiser reward_end
 
@@ -65,16 +66,20 @@ def train(args: list[str]) -> None:
         raise ValueError("name the run's folder: --run DIR")
     run = Run(Path(values["run"]))
     if resume:
+        moved = take(rest, "--dataset")
         if other := [*(f"--{name}" for name in ("game", "preset", "init") if values[name]), *rest]:
             raise ValueError(f"--resume takes the configuration from the run; leave out {' '.join(other)}")
         config = run.config()
+        if moved and not config.dataset:
+            raise ValueError("this run learns from what it plays itself: leave out --dataset")
+        config = replace(config, dataset=moved or config.dataset)
     config = replace(config, game=canonical(config.game))
-    if config.runtime.threads:
-        torch.set_num_threads(config.runtime.threads)
     processes = join(config.runtime.device)
     lock = None
     try:
         check(config, action_names(config.game), processes.world_size)
+        if config.runtime.threads:
+            torch.set_num_threads(config.runtime.threads)
         lock = run.lock() if processes.is_main else None
         if processes.is_main:
             run.begin(config)
@@ -106,7 +111,9 @@ def report(trainer: object, run: object, finished: bool) -> None:
         return
     score = f", score {trainer.scores['score']:.1f} in {trainer.scores['episodes']} episodes" if trainer.scores else ""
     folder = shlex.quote(str(run.folder))
-    print(f"finished in {took}{score}; watch the dream: diamond record {folder} --out dream.mp4")
+    then = (f"judge the agent: diamond evaluate returns {folder}" if trainer.config.model_free else
+            f"watch the dream: diamond record {folder} --out dream.mp4")
+    print(f"finished in {took}{score}; {then}")
 
 
 @contextmanager

@@ -7,6 +7,7 @@ itself calls an observation is not used.
 from __future__ import annotations
 
 import os
+import re
 import sys
 from typing import Any
 
@@ -68,11 +69,15 @@ def _make(env_id: str) -> gymnasium.Env:
         env = gymnasium.make(env_id, render_mode="rgb_array", disable_env_checker=True)
         _choices(env)
         env.reset(seed=0)
-        env.render()
+        picture = env.render()
     except DependencyNotInstalled as error:
         raise ImportError(f"{env_id} needs a package that is missing: {error}") from error
     except gymnasium.error.Error as error:
         raise ValueError(f"Gymnasium has no {env_id!r} to offer: {error} See gymnasium.pprint_registry().") from error
+    kind = f"{picture.dtype} {picture.shape}" if isinstance(picture, np.ndarray) else type(picture).__name__
+    if not re.fullmatch(r"uint8 \(\d+, \d+, 3\)", kind):
+        raise ValueError(f"expected a picture as uint8 (height, width, 3) of render(), got {kind} of {env_id}: let it "
+                         "draw bytes in three colours")
     return env
 
 

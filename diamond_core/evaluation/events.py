@@ -11,8 +11,9 @@ from functools import partial
 from typing import Any
 
 import numpy as np
+import torch
 
-from diamond_core.evaluation.open_loop import Watch, replay_actions
+from diamond_core.evaluation.open_loop import OpenLoop, Watch, replay_actions
 from diamond_core.replay import Dataset, collate
 from diamond_core.world.dream import World
 
@@ -71,11 +72,22 @@ def evaluate_events(world: World, dataset: Dataset, ahead: int = 10, num: int = 
         at = KINDS.index(kind)
         real = found.ends if kind == "end" else found.rewards.sign() == at - 1
         kinds[kind] = Events(len(chosen), int((real & found.mask).sum()),
-                             *((said[..., at] * found.mask).sum().item() for said in (found.on_truth, found.on_dream)))
+                             (found.on_truth[..., at] * found.mask).sum().item(), in_dream(found, at))
     if not kinds:
         raise ValueError(f"no reward or end in this play has the {k} frames before it that a dream begins from: record "
                          "longer play")
     return EventReport(dataset.info.game, seed, ahead, kinds)
+
+
+def in_dream(found: OpenLoop, at: int) -> float:
+    """Expected events of the kind `at` in the dreams: until each ends itself, and where reality ends some steps longer
+    than that."""
+    ends = found.on_dream[..., KINDS.index("end")].double()
+    alive = torch.cat([torch.ones_like(ends[:, :1]), (1 - ends).cumprod(1)[:, :-1]], dim=1)
+    known = found.mask.clone()
+    for ago in range(1, LATE + 1):
+        known[:, ago:] |= found.mask[:, :-ago]
+    return (found.on_dream[..., at] * alive * known).sum().item()
 
 
 def _of_kind(watch: Watch, kind: str, _: str, done: int, total: int) -> None:

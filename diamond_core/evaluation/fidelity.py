@@ -233,7 +233,7 @@ def _coverage(dataset: Dataset) -> Coverage:
 def _strip(rollouts: OpenLoop, horizons: Sequence[int]) -> Strip:
     lengths = rollouts.mask.sum(1).numpy()
     row = int(np.argmax(lengths))
-    steps = sorted(step for step in horizons if step <= lengths[row])
+    steps = sorted(step for step in horizons if step <= lengths[row]) or [int(lengths[row])]
     at = torch.tensor(steps, dtype=torch.int64) - 1
     return Strip(steps, rollouts.truth[row, at], rollouts.dream[row, at])
 

@@ -215,7 +215,8 @@ def references(dataset: Dataset, seed: int) -> Tensor:
     for i in range(dataset.num_episodes):
         frames = dataset[i].frames
         parts.append(frames[np.sort(rng.choice(len(frames), min(share, len(frames)), replace=False))])
-    return torch.cat(parts)[:REFERENCES]
+    found = torch.cat(parts)
+    return found if len(found) <= REFERENCES else found[np.sort(rng.choice(len(found), REFERENCES, replace=False))]
 
 
 def nearest_psnr(frames: Tensor, real: Tensor) -> Tensor:

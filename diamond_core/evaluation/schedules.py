@@ -31,6 +31,10 @@ def compare_schedules(world: World, dataset: Dataset, *, horizon: int = 100, num
                       ) -> list[Scheduled]:
     """One and three steps as they are, and two steps with every second noise level, on the same windows and noise."""
     windows = draw_windows(dataset, world.num_conditioning_frames, horizon, num_rollouts, seed)
+    lengths = windows.mask[:, world.num_conditioning_frames - 1:-1].sum(1)
+    if (longest := int(lengths.max())) <= horizon - max(1, horizon // 10):
+        raise ValueError(f"expected play of {horizon} steps behind a dream's beginning, the longest has {longest}: try "
+                         f"--horizon {longest}")
     before = world.sampler
     configs = [replace(before, num_steps=n) for n in (1, 3)]
     configs[1:1] = [replace(before, num_steps=2, two_step_sigma=sigma) for sigma in second_sigmas]

@@ -51,7 +51,7 @@ ACTION_LAYERS = re.compile(r"act_emb.*weight|actor_linear")
 FIRST_LAYER = "inner_model.conv_in.weight"
 """Of the denoiser, with columns for every past frame, oldest first."""
 LEAST = {"seed": 0, "holdout": 0, "denoising.num_autoregressive_steps": 0, "collection.num_envs": 1,
-         "collection.steps": 0,
+         "collection.steps": 0, "final_epochs": 0, "runtime.threads": 0,
          "reward_segment": 2, "sight.segment": 1, "imitation.segment": 1,
          "returns.rollout_length": 1, "imagination.horizon": 1, "evaluation.episodes": 0,
          "evaluation.final_episodes": 0, "evaluation.num_envs": 1, "evaluation.max_steps": 1}
@@ -87,9 +87,13 @@ def check(config: TrainConfig, names: Sequence[str], world_size: int) -> None:
         if (value := attrgetter(option)(config)) < least:
             with asked_by(option):
                 raise ValueError(f"expected {least} or more, got {value}")
-    with asked_by("denoising.guess_share"):
-        if not 0 <= config.denoising.guess_share <= 1:
-            raise ValueError(f"expected a share from 0 to 1, got {config.denoising.guess_share}")
+    if not config.final_epochs and (config.is_static or config.model_free):
+        with asked_by("final_epochs"):
+            raise ValueError("a run that collects nothing has as many epochs as this says: expected 1 or more, got 0")
+    for option in ("denoising.guess_share", "collection.epsilon"):
+        with asked_by(option):
+            if not 0 <= attrgetter(option)(config) <= 1:
+                raise ValueError(f"expected a share from 0 to 1, got {attrgetter(option)(config)}")
     with asked_by("sampling_weights"):
         if (weights := config.sampling_weights) is not None and (min(weights, default=0) < 0 or not sum(weights)):
             raise ValueError(f"expected weights of which one is more than 0 and none is less, got {weights}")
@@ -128,6 +132,13 @@ def check_learners(config: TrainConfig, world_size: int) -> None:
         with asked_by(f"{name}.accumulation"):
             if learner.accumulation < 1:
                 raise ValueError(f"expected 1 or more, got {learner.accumulation}")
+        for count, least in (("first_epoch", 1), ("first_updates", 0), ("updates", 0)):
+            with asked_by(f"{name}.{count}"):
+                if getattr(learner, count, least) < least:
+                    raise ValueError(f"expected {least} or more, got {getattr(learner, count)}")
+        with asked_by(f"{name}.event_share"):
+            if not 0 <= learner.event_share <= 1:
+                raise ValueError(f"expected a share from 0 to 1, got {learner.event_share}")
         with asked_by(f"{name}.moments"):
             if learner.moments and name in ("sight", "imitation"):
                 raise ValueError("who watches learns from all that was played: leave it out")

@@ -33,7 +33,7 @@ from diamond_core.training.agent import PUBLISHED_NAMES, Agent
 
 FORMAT = 1
 WEIGHTS, CARD, STARTS = "weights.safetensors", "card.json", "starts.safetensors"
-STAGE = ("preset", "steps", "episodes", "updates", "seconds")
+STAGE = ("preset", "steps", "episodes", "model_free", "updates", "seconds")
 """What is told of a training that went before."""
 CONVERTER = make_converter(forbid_extra_keys=True)
 # JSON has no infinity: other programs read cards too

@@ -8,9 +8,11 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import json
 import os
 import pickle
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -49,13 +51,19 @@ class Run:
     def begin(self, config: TrainConfig) -> None:
         """Creates the folder, or checks that it belongs to the same configuration. Raises RunError."""
         if self.exists and (self.state_path.exists() or self.moments() or self._has_data()):
-            check_same(self.config(), config, self.folder)
+            known = self.config()
+            check_same(known, config, self.folder)
+            if known.dataset != config.dataset:  # it was moved; what is in it is compared when it is opened
+                self._write(dataclasses.replace(known, dataset=config.dataset))
             return
         # a command that was refused before anything was done leaves a configuration that binds nobody
         if not self.exists and self.folder.exists() and (
                 not self.folder.is_dir() or any(p.name != ".lock" for p in self.folder.iterdir())):
             raise RunError(f"{self.folder} is not empty and holds no run: choose another folder or remove it first")
         self.folder.mkdir(parents=True, exist_ok=True)
+        self._write(config)
+
+    def _write(self, config: TrainConfig) -> None:
         write_atomically(self._config_path, json.dumps(CONVERTER.unstructure(config), indent=2).encode() + b"\n")
 
     def config(self) -> TrainConfig:
@@ -91,8 +99,10 @@ class Run:
                 file.flush()
                 os.fsync(file.fileno())
             os.replace(temporary, self.state_path)
-        except BaseException:
+        except BaseException as error:
             temporary.unlink(missing_ok=True)
+            if isinstance(error, RuntimeError):  # torch's word for a write that fell short, as on a full disk
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self.state_path)) from error
             raise
 
     def load_state(self) -> dict[str, Any] | None:
@@ -133,7 +143,10 @@ class Run:
 
     def moments(self) -> list[Path]:
         """All saved moments, oldest first."""
-        return sorted(self.checkpoints.glob("epoch_*"), key=epoch_of) if self.checkpoints.is_dir() else []
+        if not self.checkpoints.is_dir():
+            return []
+        # what a person keeps beside them under a name of its own is none
+        return sorted((m for m in self.checkpoints.iterdir() if re.fullmatch(r"epoch_\d+", m.name)), key=epoch_of)
 
     def thin_out(self, keep: int) -> None:
         """Removes moments until `keep` are left: first and last stay, the densest stretch loses one."""
@@ -152,6 +165,8 @@ def epoch_of(moment: Path) -> int:
 def check_same(old: TrainConfig, new: TrainConfig, folder: Path) -> None:
     """Raises RunError naming the first settings in which the two differ."""
     free = {name: getattr(new, name) for name in MAY_CHANGE}
+    if old.dataset and new.dataset:
+        free["dataset"] = new.dataset
     ours, theirs = flat(dataclasses.replace(old, **free)), flat(new)
     # how a phase is done is of no importance where nobody does it
     idle = tuple(f"{name}." for name in ("sight", "imitation")

@@ -98,6 +98,8 @@ class Trainer:
         try:
             while not self.is_finished:
                 self.epoch()
+            if not self.run_folder.moment(self.position.epoch - 1).exists():  # it ended between state and moment
+                self._save_moment(self.position.epoch - 1)
             return True
         except StopRequested:
             return False
@@ -111,9 +113,10 @@ class Trainer:
             getattr(self, f"_{PHASES[phase]}")()
             self.position.step = 0
         self.position = Position(self.position.epoch + 1)
-        if due := self.is_finished or self._is_late(self._moment_at):
+        # first the state: a moment without one could not be gone on from
+        self._save_if_due(force=(due := self.is_finished or self._is_late(self._moment_at)))
+        if due:
             self._save_moment(self.position.epoch - 1)
-        self._save_if_due(force=due)  # a moment without a state could not be gone on from
 
     @property
     def is_finished(self) -> bool:
@@ -128,9 +131,8 @@ class Trainer:
             return
         started = time.perf_counter()
         if self.processes.is_main:
-            first = c.first_policy if epoch == 1 else "agent"
             if self.collector is None or (epoch == 2 and c.first_policy != "agent"):
-                self.collector = self._make_collector(first)
+                self.collector = self._make_collector(c.first_policy if epoch == 1 else "agent")
             with self._bar("collect", c.first_min_steps if epoch == 1 else c.steps) as bar:
                 if epoch == 1:
                     self._collect_first(self.collector, bar)
@@ -206,8 +208,7 @@ class Trainer:
             self._updating(name, batches)
 
     def _actor_critic(self) -> None:
-        updates = self._updates("actor_critic")
-        if updates == 0:
+        if not self._updates("actor_critic"):
             return
         if self.rollouts is None:
             self.rollouts = rollouts_of(self.config, self._practice_env(), self.runtime)
@@ -256,8 +257,7 @@ class Trainer:
         env.close()
         score = float(np.mean(results.returns))
         self.scores = {"score": score, "episodes": episodes, "epoch": epoch, "returns": list(results.returns)}
-        normalised = human_normalised(self.config.game, score)
-        if normalised is not None:
+        if (normalised := human_normalised(self.config.game, score)) is not None:
             self.scores["human_normalised_score"] = normalised
         self.metrics.write(epoch, "evaluate", epoch=epoch, score=score, episodes=episodes,
                            length=float(np.mean(results.lengths)), seconds=time.perf_counter() - started)
@@ -273,7 +273,7 @@ class Trainer:
         self._player = policy
         player = player_of(policy, self.config.game, c, self.shown.actor_critic, self.runtime, self.action_names,
                            self._seed(policy))
-        return Collector(env, player, self.dataset, self._seed("collect"), info)
+        return Collector(env, player, self.dataset, self._seed("collect", policy), info)
 
     def _practice_env(self) -> VectorEnv:
         """Where the actor-critic learns, from starts that no other epoch has."""

@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from app.cli import main
+from app.commands.data import alone_in
 from app.commands.evaluate import shown
 from app.commands.train import seconds
 from diamond_core.agent.policies import RandomPolicy
@@ -183,6 +184,32 @@ def test_nothing_that_existed_is_lost(capsys, home, tmp_path):
     assert "exists already" in fails(capsys, "record", home / "run", "--out", video, "--frames", 2)
     assert video.read_text() == "mine"
     assert "another configuration" in fails(capsys, "train", "--game", "toy", "--preset", "tiny", "--run", home / "run")
+
+
+def test_an_agent_that_sees_other_sizes_is_refused_before_the_folder_is_made(capsys, home, tmp_path):
+    args = ["collect", "--game", "toy", "--steps", 20, "--out", tmp_path / "d", "--policy", f"agent:{home / 'run'}"]
+    assert "collect with --image-size 8" in fails(capsys, *args)
+    main([*map(str, args), "--image-size", "8"])
+    assert "--agent.image-size 8 8" in capsys.readouterr().out, "what is told to do next must work"
+
+
+def test_two_do_not_add_to_one_dataset(capsys, home):
+    with alone_in(home / "data"):
+        assert "another process adds" in fails(capsys, "collect", "--game", "toy", "--out", home / "data", "--append",
+                                               "--image-size", 8, "--seed", 7)
+
+
+def test_a_score_is_not_written_over_anothers(capsys, home, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("a", "b"):
+        shutil.copytree(home / "run", tmp_path / name / "toy")
+    short = ["--episodes", "1", "--num-envs", "1", "--max-steps", "3"]
+    for _ in range(2):
+        main(["evaluate", "returns", "a/toy", *short])
+    capsys.readouterr()
+    assert "another checkpoint" in fails(capsys, "evaluate", "returns", "b/toy", *short)
+    main(["evaluate", "returns", "b/toy/checkpoints/epoch_0001", *short])
+    assert (tmp_path / "toy-epoch_0001-returns.json").exists()
 
 
 def test_other_games_and_actions_are_refused(capsys, home, tmp_path):

@@ -112,7 +112,11 @@ def test_tapes_become_a_dataset(home: Path, tmp_path: Path, capsys):
     for name in ("real", "dreamt"):
         dataset = Dataset.open(tmp_path / name)
         assert dataset.num_steps == 15 and dataset.info.game == "Pong"
+    capsys.readouterr()
     main(["tapes", str(home / "one.tape"), "--out", str(tmp_path / "real"), "--append"])
+    assert "1 of 1 tapes were there already" in capsys.readouterr().out, "the evenings' tapes lie in one folder"
+    assert Dataset.open(tmp_path / "real").num_steps == 15
+    main(["tapes", str(home / "one.tape"), "--out", str(tmp_path / "real"), "--append", "--world", "dream"])
     assert Dataset.open(tmp_path / "real").num_steps == 30
     assert "not empty" in fails(capsys, "tapes", home / "one.tape", "--out", tmp_path / "real")
 

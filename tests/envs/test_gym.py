@@ -96,6 +96,15 @@ def test_action_names(registered):
     assert action_names("gym:test/Counter-v0") == ["STAY", "END"]
 
 
+@pytest.mark.parametrize(("picture", "words"), [
+    (None, "got NoneType"), (np.zeros((4, 4, 3)), r"got float64 \(4, 4, 3\)"),
+    (np.zeros((4, 4, 4), np.uint8), r"got uint8 \(4, 4, 4\)"), (np.zeros((4, 4), np.uint8), r"got uint8 \(4, 4\)")])
+def test_a_picture_of_another_kind_is_told_and_not_learned_from(registered, monkeypatch, picture, words):
+    monkeypatch.setattr(Counter, "render", lambda _: picture)
+    with pytest.raises(ValueError, match=words):
+        make_env("gym:test/Counter-v0")
+
+
 @pytest.mark.parametrize(
     ("env_id", "words"),
     [("Cartpole-v1", "CartPole"), ("Pendulum-v1", "Discrete"), ("no such/thing", "no such/thing")],

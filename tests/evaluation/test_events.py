@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import pytest
+from torch import Tensor
 
 from diamond_core.evaluation import evaluate_events
-from diamond_core.evaluation.events import happened
+from diamond_core.evaluation.events import LATE, happened
 from diamond_core.replay import Dataset
+from diamond_core.world.dream import DreamState, DreamStep
 from tests.evaluation.test_fidelity import INFO, Frozen, Reality, dataset
 
 
@@ -22,6 +24,22 @@ def test_reality_has_all_events_and_a_frozen_world_never_ends():
     assert frozen.kinds["reward +1"].on_real_frames == frozen.kinds["reward +1"].real
     assert frozen.kinds["end"].in_dream == 0
     assert true.to_json()["kinds"]["end"]["real"] == 2
+
+
+@pytest.mark.parametrize("late", [1, LATE])
+def test_an_end_that_comes_some_steps_later_counts_and_counts_once(late):
+    class Late(Reality):
+        """Says what happened so many steps ago; an end again and again."""
+
+        def step(self, state: DreamState, actions: Tensor) -> DreamStep:
+            step = super().step(state, actions)
+            self.said = [] if not state.steps.any() else self.said
+            self.said.append(step.end_probabilities)
+            return step._replace(end_probabilities=self.said[-1 - late] if len(self.said) > late else 0 * self.said[0])
+
+    data = dataset(60, 60)
+    ends = evaluate_events(Late(data), data, ahead=5, num=6).kinds["end"]
+    assert ends.in_dream == ends.real == 2
 
 
 def test_places_of_events():

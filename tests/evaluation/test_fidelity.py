@@ -247,6 +247,13 @@ def test_the_picture(held_out: Dataset, tmp_path: Path):
     assert (pixels == 250).all(-1).sum() == 2 * len(report.strip.steps) * 8 * 20 * 20
 
 
+def test_horizons_beyond_all_play_have_a_picture_too(tmp_path: Path):
+    data = dataset(6, columns=8)
+    report = evaluate_fidelity(Reality(data), data, (30,), 4)
+    report.save(tmp_path)
+    assert report.strip.steps == [3] and (tmp_path / "fidelity.png").exists()
+
+
 def test_play_of_another_game(small_world: World):
     data = Dataset(None, DatasetInfo("Pong", ("A", "B"), (3, SIZE, SIZE)))
     with pytest.raises(DatasetError, match="with 3 actions, the dataset of Pong has 2"):

@@ -9,8 +9,17 @@ from app.commands.evaluate import told
 from diamond_core.agent.policies import RandomPolicy
 from diamond_core.agent.scripted import RULES, Rules, Thing
 from diamond_core.envs import make_env
-from diamond_core.evaluation import evaluate_fidelity, evaluate_free
-from diamond_core.evaluation.free import WARMUP, count, lives_lost, longest, nearest_psnr, played, things
+from diamond_core.evaluation import evaluate_fidelity, evaluate_free, free
+from diamond_core.evaluation.free import (
+    WARMUP,
+    count,
+    lives_lost,
+    longest,
+    nearest_psnr,
+    played,
+    references,
+    things,
+)
 from diamond_core.evaluation.metrics import PSNR_CAP, psnr
 from diamond_core.evaluation.sprites import player_of
 from tests.conftest import EXACT
@@ -87,6 +96,12 @@ def test_the_nearest_frame():
     found = nearest_psnr(torch.stack([real[5], near])[None], real)
     assert found.shape == (1, 2) and found[0, 0] == PSNR_CAP
     assert found[0, 1] == pytest.approx(psnr(near, real[3]).item(), abs=0.05)
+
+
+def test_references_are_from_all_over_a_large_dataset(monkeypatch):
+    monkeypatch.setattr(free, "REFERENCES", 8)
+    frames = references(dataset(*[3] * 24), seed=0)
+    assert len(frames) == 8 and frames[:, 0, 0, 0].max() >= 12, "not of the oldest episodes alone"
 
 
 def test_a_report_of_a_world_left_alone(small_agent, drifting):

@@ -24,3 +24,8 @@ def test_every_schedule_is_judged(small_agent):
     assert [row.sigmas[1] for row in found[1:3]] == pytest.approx([0.002, 0.3], rel=1e-4)
     assert all(0 < row.one_step_psnr < 60 and 0 < row.long_psnr < 60 for row in found)
     assert world.sampler == SamplerConfig()
+
+
+def test_play_that_is_too_short_for_the_horizon_is_refused(small_agent):
+    with pytest.raises(ValueError, match=r"play of 40 steps .* longest has 27: try --horizon 27"):
+        compare_schedules(small_agent.world(runtime=EXACT), dataset(20, 30), horizon=40, num_rollouts=3)

@@ -45,7 +45,9 @@ def changed(config: TrainConfig, option: str, value: object) -> TrainConfig:
     ("actor_critic.accumulation", 0, "1 or more, got 0"),
     ("reward_end.batch_size", 0, r"share evenly, got 0"),
     ("seed", -1, "0 or more, got -1"),
-    ("holdout", -3, "0 or more, got -3"),
+    ("holdout", -3, "0 or more, got -3"), ("final_epochs", -5, "0 or more, got -5"), ("runtime.threads", -2, "got -2"),
+    ("denoiser.first_epoch", 0, "1 or more, got 0"), ("denoiser.updates", -4, "0 or more, got -4"),
+    ("denoiser.event_share", 7.0, "from 0 to 1, got 7.0"), ("collection.epsilon", 3.0, "from 0 to 1, got 3.0"),
     ("denoising.num_autoregressive_steps", -1, "0 or more, got -1"),
     ("sampling_weights", (), r"more than 0 and none is less, got \(\)"),
     ("sampling_weights", (0.0, 0.0), "more than 0 and none is less"),
@@ -58,7 +60,9 @@ def test_what_would_fail_hours_later_is_refused_now_in_one_line_that_names_the_o
 
 
 @pytest.mark.parametrize(("options", "words"), [
-    ({"holdout": 3}, "leave --holdout out"), ({"initial_models": ("denoiser",)}, "leave --initial-models out"),
+    ({"holdout": 3}, "leave --holdout out"), ({"dataset": "data/x", "final_epochs": 0}, "see --final-epochs"),
+    ({"model_free": True, "final_epochs": 0}, "see --final-epochs"),
+    ({"initial_models": ("denoiser",)}, "leave --initial-models out"),
     ({"model_free": True, "sight.first_updates": 5}, "leave --sight and --imitation out"),
     ({"imitation.first_updates": 5, "imitation.moments": ("near",)}, "see --imitation.moments")])
 def test_what_would_do_nothing_is_refused(options, words):

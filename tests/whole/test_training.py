@@ -27,7 +27,7 @@ from diamond_core.config import (
 )
 from diamond_core.evaluation.returns import play_episodes
 from diamond_core.replay import Dataset, DatasetError
-from diamond_core.training.checkpoint import CONVERTER
+from diamond_core.training.checkpoint import CONVERTER, stages_before
 from diamond_core.training.library import load
 from diamond_core.training.progress import Position
 from diamond_core.training.run import Run, RunError
@@ -123,6 +123,57 @@ def test_a_stop_after_the_last_update_comes_too_late(unstopped, tmp_path, monkey
     assert trainer.run() and trainer.scores["episodes"] == 4
     assert [m.name for m in run.moments()] == ["epoch_0001"]
     assert Trainer(config, run).run(), "and is so when it is looked at again"
+
+
+ONE = replace(CONFIG, **{name: replace(getattr(CONFIG, name), first_updates=1, updates=1) for name in LEARNED},
+              evaluation=replace(CONFIG.evaluation, final_episodes=0))
+
+
+@pytest.mark.parametrize("fails", ["save_state", "write_moment"])
+def test_a_disk_that_is_full_at_an_epochs_end_costs_nothing_once_it_is_not(unstopped, tmp_path, monkeypatch, fails):
+    config = replace(ONE, dataset=str(unstopped[0] / "dataset"), save_every=1e9)
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Run, fails, full)
+        with pytest.raises(OSError, match="No space"):
+            train(tmp_path / "run", config)
+    trainer = train(tmp_path / "run", config)
+    assert trainer.position.epoch == 2 and [m.name for m in Run(tmp_path / "run").moments()] == ["epoch_0001"]
+
+
+def test_what_torch_says_of_a_full_disk_is_a_full_disk(tmp_path, monkeypatch):
+    def falls_short(*_):
+        raise RuntimeError("[enforce fail at inline_container.cc:672] . unexpected pos 64 vs 0")
+
+    run = Run(tmp_path / "run")
+    run.begin(CONFIG)
+    monkeypatch.setattr(torch, "save", falls_short)
+    with pytest.raises(OSError, match="No space left") as told:
+        run.save_state({})
+    assert told.value.errno == 28 and not list(run.folder.glob("*.tmp"))
+
+
+def test_what_a_person_keeps_beside_the_moments_is_left_alone(unstopped, tmp_path):
+    shutil.copytree(unstopped[0], tmp_path / "run")
+    run = Run(tmp_path / "run")
+    shutil.copytree(run.moment(1), run.checkpoints / "epoch_first_good")
+    run.thin_out(2)
+    assert [m.name for m in run.moments()] == ["epoch_0001", "epoch_0004"]
+    assert (run.checkpoints / "epoch_first_good").exists() and load(run.folder, "cpu").card.training["epoch"] == 4
+
+
+def test_a_dataset_may_be_moved(unstopped, tmp_path):
+    shutil.copytree(unstopped[0] / "dataset", tmp_path / "old")
+    config = replace(ONE, dataset=str(tmp_path / "old"), final_epochs=2)
+    train(tmp_path / "run", config, stop_after=2)
+    (tmp_path / "old").rename(tmp_path / "new")
+    assert train(tmp_path / "run", replace(config, dataset=str(tmp_path / "new"))).position.epoch == 3
+    assert Run(tmp_path / "run").config().dataset == str(tmp_path / "new"), "and the next time nothing need be said"
+    with pytest.raises(RunError, match="dataset is"):
+        Run(tmp_path / "run").begin(replace(config, dataset=None))
 
 
 @pytest.mark.parametrize("save_every", [0.0, 1e9])
@@ -285,6 +336,8 @@ def test_model_free(tmp_path):
     assert stopped.learners["actor_critic"].num_updates == whole.learners["actor_critic"].num_updates == 10
     training = json.loads((tmp_path / "whole" / "checkpoints" / "epoch_0002" / "card.json").read_text())["training"]
     assert training["model_free"], "whoever reads the card would take it for an agent of the dream"
+    stages = stages_before(load(tmp_path / "whole", "cpu").card, ["actor_critic"])
+    assert stages[0]["model_free"], "and whoever goes on from it"
     assert training["steps"] == 10 * 5 * 4 and "episodes" not in training
     halves = json.loads((tmp_path / "stopped" / "checkpoints" / "epoch_0002" / "card.json").read_text())["training"]
     assert halves["steps"] == training["steps"]
