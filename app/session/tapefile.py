@@ -21,6 +21,7 @@ from typing import Any
 import cattrs
 import numpy as np
 import torch
+import zstandard
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
@@ -35,6 +36,8 @@ FORMAT = "diamond-tape-1"
 ENDING = ".tape"
 BOX = uuid.uuid5(uuid.NAMESPACE_URL, "diamond-playground/tape").bytes
 MOST_BYTES = 512 * 2**20
+MOST_UNPACKED = 2**30
+"""Bytes of all dreams on a tape together: a new one at every step for twenty minutes. Packed they may be far fewer."""
 MOST_STEPS, MOST_MATES = 2**24, 64
 """Of a tape, and the real game's before it; and as many dreams as a host puts into one batch."""
 KINDS = {"frames": torch.uint8, "actions": torch.int64, "hx": torch.float32, "cx": torch.float32, "seeds": torch.int64,
@@ -88,6 +91,8 @@ def _table(name: str, table: Mapping[int, bytes]) -> dict[str, np.ndarray]:
 
 def _untable(name: str, arrays: Mapping[str, np.ndarray]) -> dict[int, bytes]:
     ends, blob = arrays[f"{name}_ends"].tolist(), arrays[name].tobytes()
+    if any(a > b for a, b in zip([0, *ends], [*ends, len(blob)], strict=True)):
+        raise ValueError("its dreams overlap")
     parts = [blob[a:b] for a, b in zip([0, *ends], ends, strict=False)]
     return dict(zip(arrays[f"{name}_steps"].tolist(), parts, strict=True))
 
@@ -158,8 +163,12 @@ def checked(tape: Tape) -> Tape:
         raise ValueError("its real game has no beginning")
     for sampler in tape.samplers.values():
         check_num_steps(sampler.num_steps)
+    unpacked = 0
     for value in (*tape.values.values(), *tape.stops.values()):
         _check_value(value, tape.origin)
+        unpacked += zstandard.frame_content_size(value)
+        if unpacked > MOST_UNPACKED:
+            raise ValueError("its dreams are too large")
     return tape
 
 

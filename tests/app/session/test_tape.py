@@ -10,7 +10,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+import zstandard
 
+from app.session import tapefile
 from app.session.clock import FakeClock
 from app.session.film import Hud
 from app.session.guide import Guide
@@ -336,6 +338,26 @@ def test_the_real_game_of_a_tape_is_the_same_game(tape: Tape, pong_world):
     other = from_bytes(to_bytes(replace(tape, trails={0: replace(tape.trails[0], rom="breakout")})))
     with pytest.raises(TapeError, match="of pong, got one of breakout"):
         list(other.slices(pong_world, reality=True))
+
+
+@pytest.mark.parametrize("change", [lambda ends: ends[::-1].copy(), lambda ends: ends + 1])
+def test_dreams_on_a_tape_lie_one_behind_the_other(tape: Tape, monkeypatch: pytest.MonkeyPatch, change):
+    """Else a small file asks for any amount of memory."""
+    def table(name: str, dreams: dict[int, bytes]) -> dict[str, np.ndarray]:
+        arrays = packed(name, dreams)
+        return {**arrays, f"{name}_ends": change(arrays[f"{name}_ends"])}
+
+    packed = tapefile._table
+    monkeypatch.setattr(tapefile, "_table", table)
+    with pytest.raises(TapeError, match="overlap"):
+        from_bytes(to_bytes(tape))
+
+
+def test_dreams_on_a_tape_are_bounded_together(tape: Tape, monkeypatch: pytest.MonkeyPatch):
+    """Each may be a few bytes that unpack to many."""
+    monkeypatch.setattr(tapefile, "MOST_UNPACKED", 2 * zstandard.frame_content_size(tape.values[0]))
+    with pytest.raises(TapeError, match="too large"):
+        from_bytes(to_bytes(tape))
 
 
 def test_the_games_on_a_tape_are_bounded_together(tape: Tape, monkeypatch: pytest.MonkeyPatch):
