@@ -145,12 +145,12 @@ class Host:
         return len(growing)
 
     def _due(self) -> list[Guest]:
-        """Who is to be stepped now; who rests costs nothing. Half a beat early is near enough to join the others: from
-        then on they are due together."""
+        """Who is to be stepped now; who rests costs nothing. Half a beat early is near enough to join others of
+        the same speed: from then on they are due together."""
         awake = [guest for guest in self._guests.values() if not guest.session.resting]
-        if all(guest.session.pacer.left > 0 for guest in awake):
-            return []
-        return [guest for guest in awake if guest.session.pacer.due(guest.session.pacer.period / 2)]
+        beats = {guest.session.pacer.period for guest in awake if guest.session.pacer.left <= 0}
+        return [guest for guest in awake if guest.session.pacer.due(
+            guest.session.pacer.period / 2 if guest.session.pacer.period in beats else 0.0)]
 
     def _step(self, members: list[tuple[Guest, Ask]]) -> None:
         """One batch of the same world and knobs. Where it fails as a whole, one by one, to find whose fault it is."""

@@ -87,6 +87,7 @@ class Play(Stage):
             if self.real is not None:
                 self.real.catch_up()
             return self._publish()
+        self.fan = None  # its futures begin at an instant that is past now
         if step is None:
             self._live(pending.action)
         else:
@@ -104,10 +105,7 @@ class Play(Stage):
                          f"{'other weights dream' if other else 'another path dreams'} it")
         if pending.pressed is not None:
             self._latency = self.clock.now() - pending.pressed
-        view = self._publish()
-        for listener in self.listeners:
-            listener(view)
-        return view
+        return self._tell()
 
     def tick(self) -> View:
         """One step of one player."""
@@ -173,7 +171,7 @@ class Play(Stage):
         if self.who == "agent" or self._helping:
             return self._think().action, None
         if self.who == "random":
-            return self.mind.random(self._instant, self._seen()), None
+            return self.mind.random(self.instant, self._seen()), None
         if action is None:
             idle = self.controls.idle_action
             last = self._facts.action
@@ -318,6 +316,13 @@ class Play(Stage):
             led=(self.guide.number, len(self.guide.tape)) if self.guide else None,
             message=self._message if speaking else "")
         return self._view
+
+    def _tell(self) -> View:
+        """Publishes a step, and tells the listeners of it."""
+        view = self._publish()
+        for listener in self.listeners:
+            listener(view)
+        return view
 
     def _real_frame(self) -> np.ndarray | None:
         """Reality at this instant; from the timeline while the emulator is still on its way there."""

@@ -144,6 +144,7 @@ class Session(Play):
             self._hold_until, self._facts = None, replace(self._facts, age=0, steps_agreed=0)
         for step in fan.branch(action)[:steps]:
             self._dreamt(step, action, Made(fan.sampler, step.path, len(self.action_names)))
+            self._tell()
             if self._hold_until is not None:
                 break
         self.fan = None

@@ -70,7 +70,9 @@ class Stage:
         self._thought: Thought | None = None
         self._hold_until: float | None = None
         self._undo: list[DreamState] = []
-        self._instant, self._games = 0, nth
+        self.instant = 0
+        """Counts the steps; a value that no step led to counts twice."""
+        self._games = nth
         self._message, self._said_at = "", clock.now() - SPOKEN
         self._begin()
 
@@ -102,7 +104,7 @@ class Stage:
                         end_probability=float(step.end_probabilities), total=before.total + float(step.rewards),
                         age=age, action=action, sampler=made.sampler, lived=False, played=before.played + 1)
         self._facts = self._compared(self._moved(facts, action))
-        self._instant += 1
+        self.instant += 1
         self._undo.clear()
         self._think_if_wanted()
         self.timeline.step(self._facts, self.dream, self._reality(), self._mark())
@@ -146,7 +148,7 @@ class Stage:
         facts = replace(self._facts, action=action, sampler=None, lived=True, psnr=None, ssim=None, divergence=None,
                         reward=0.0, end=False, played=self._facts.played + 1)
         self._facts = self._moved(facts, action)
-        self._instant += 1
+        self.instant += 1
         self._think_if_wanted()
         self.timeline.step(self._facts, None, self._reality(), self._mark())
         if self.recorder is not None:
@@ -203,7 +205,7 @@ class Stage:
 
     def _jump(self) -> None:
         """After a value that no step led to: what depended on the old one is dropped."""
-        self._instant += 2
+        self.instant += 2
         self._hold_until = self.fan = self.guide = self._thought = None
         self._undo.clear()
 
@@ -252,7 +254,7 @@ class Stage:
         return self.real.context()[0] if self.awake and self.real else self.dream.frames
 
     def _think(self) -> Thought:
-        self._thought = self.mind.look(self._instant, self._seen())
+        self._thought = self.mind.look(self.instant, self._seen())
         return self._thought
 
     def _think_if_wanted(self) -> None:

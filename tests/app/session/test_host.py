@@ -56,6 +56,18 @@ def test_who_comes_at_another_moment_joins_the_beat(enter, world: RowWorld, cloc
     assert Counter(world.batches[5:]).most_common()[0][0] == 3 and len(world.batches) == pytest.approx(30, abs=3)
 
 
+def test_everybodys_speed_is_the_own(enter, world: RowWorld, clock: FakeClock):
+    host, seen, speeds = Host(clock), Counter(), (1, 1, 0.25, 0.75, 2)
+    for seed, speed in enumerate(speeds):
+        session = enter(seed)
+        session.speed = speed
+        host.add(session, lambda view, seed=seed: seen.update([seed]))
+    for _ in range(5000):
+        host.round()
+        clock.advance(0.002)
+    assert [seen[seed] for seed in range(5)] == pytest.approx([150 * speed for speed in speeds], rel=0.03)
+
+
 def test_groups_of_equal_knobs(enter, world: RowWorld, clock: FakeClock):
     host = Host(clock)
     for seed in range(6):

@@ -127,6 +127,21 @@ def test_a_branch_taken_is_what_the_thumbnails_showed(session: Session):
     assert session.real.trail().actions == (*trail, *[3] * 6) and view.age == 8
 
 
+@pytest.mark.parametrize("go_on", [lambda s: setattr(s, "paused", False), lambda s: s.step_once()])
+def test_futures_are_forgotten_when_time_goes_on(session: Session, pong_world: ToldWorld, go_on):
+    session.start_tape()
+    play(session, "uu")
+    fan = session.open_fan(0.4)
+    play(session, ".")
+    assert session.grow_fan() is fan
+    go_on(session)
+    play(session, ".")
+    assert session.fan is None
+    with pytest.raises(ValueError, match="no fan is open"):
+        session.take_branch(3)
+    assert verify(session.stop_tape(), pong_world).first_difference is None
+
+
 def test_a_branch_taken_is_not_cut_by_a_routine_resync(session: Session, pong_world: ToldWorld):
     session.resync_every = 4
     play(session, "uu")
@@ -389,6 +404,9 @@ def test_listeners_hear_every_step(session: Session):
     session.paused = True
     play(session, "u")
     assert heard == views
+    fan = session.fan_out(0.4)
+    session.take_branch(3)
+    np.testing.assert_array_equal([view.frame for view in heard[2:]], fan.frames[3])
 
 
 def end_reality(session: Session) -> None:

@@ -111,6 +111,22 @@ def test_a_recording_outlives_the_page(server: Server):
     assert server.house.tapes.get(name).steps > 3
 
 
+def test_a_future_that_was_taken_is_in_the_film_too(server: Server):
+    with server.page() as page:
+        page.open()
+        page.send("record", on=True)
+        page.view(lambda v: v["tape"] is not None and v["tape"] > 3)
+        page.send("fork")
+        while not page.sheets:
+            page.take()
+        page.send("branch", action=1)
+        page.view(lambda v: v["tape"] is not None and v["tape"] > 15)
+        page.send("record", on=False)
+        name = page.until("recorded")["id"]
+    kept = server.house.tapes.get(name)
+    assert len(list(read_frames(server.house.tapes.folder / f"{name}.frames"))) == kept.steps > 15
+
+
 def test_what_is_no_tape_is_refused_without_saying_where_it_lay(tmp_path: Path, tape: Tape):
     for data, words in ((to_bytes(tape)[:-9], "expected a tape"), (b"", "expected a tape"),
                         (b"\0\0\0\x18ftypmp42" + b"\0" * 99, "this file carries no tape")):
