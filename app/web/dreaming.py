@@ -97,8 +97,9 @@ class Dreaming:
 
     def hold(self, held: bool) -> None:
         """Lets the dream wait, or go on, without the person's pause."""
+        # whoever comes back may do so before the old line is known to be cut, and holds nothing any more
+        self.host.call(self.session.controls.release_all)
         if held:
-            self.host.call(self.session.controls.release_all)
             self.host.remove(self.session)
         else:
             self.host.add(self.session, self._seen, self._failed)
@@ -215,6 +216,7 @@ class Dreaming:
         elif isinstance(m, say.Release):
             s.controls.release(m.key)
         elif isinstance(m, say.Plain):
+            self._looking = self._looking and m.t != "step"
             self._plain(m.t)
         elif isinstance(m, say.Pause):
             s.paused, self._looking = m.on, False

@@ -46,12 +46,12 @@ def _read(turn: str) -> tuple[int, dict[str, Any]]:
 
 class Retold(Controls):
     """Actions that somebody else took are taken again, each frame drawn as it was then; the first key of the person
-    ends that."""
+    ends that, and so does another dream: a new one, a moment before, a future, paint, reality."""
 
     def __init__(self, session: Session, actions: str, drawn: str) -> None:
         """Raises ValueError for an action that the game does not have and for drawing that cannot be."""
         super().__init__(session.action_names)
-        self.session = session
+        self.session, self._next = session, session.instant
         self.own = self.turned = self._knobs()
         self.told = [DIGITS.index(digit) for digit in reversed(actions)]
         if any(action >= len(session.action_names) for action in self.told):
@@ -63,8 +63,9 @@ class Retold(Controls):
     def take(self) -> tuple[int | None, float | None]:
         """The next action of the story, or the person's."""
         action, pressed = super().take()
-        if action is not None:
+        if action is not None or self.session.instant != self._next:
             self.told.clear()
+        self._next = self.session.instant + 1
         self._turn(self.turns.get(len(self.told), self.turned) if self.told else self.own)
         return (self.told.pop(), None) if self.told else (action, pressed)
 

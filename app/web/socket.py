@@ -242,7 +242,7 @@ class Connection:
             self._ready = False
             self.tell("loading", what=f"Loading {m.game}")
             dreaming = await self.house.dream(m, self.socket.scope["role"] == "owner", player)
-            if player not in self.house.lobby.players:
+            if player not in self.house.lobby.players or player.page is not self:
                 dreaming.end()
                 return
             player.dreaming = dreaming
@@ -253,9 +253,11 @@ class Connection:
             LOG.exception("a dream of %s could not begin", m.game)
             self.close(GOODBYE, "this dream could not begin; the server's log says why")
         finally:
-            if self.player is not None and self.player.dreaming is None and self._closing is not None:
+            player = self.player
+            # a page that came back after the line was cut keeps the place
+            if player is not None and player.page is self and player.dreaming is None and self._closing is not None:
                 with contextlib.suppress(ValueError):
-                    self.house.lobby.leave(self.player)
+                    self.house.lobby.leave(player)
 
     async def _opened(self, player: Player) -> None:
         assert player.dreaming is not None

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
 import pytest
 
+from app.session.session import Session
 from app.session.view import Knobs
 from app.web.retold import Retold
+from app.web.shelf import Loaded
 
 
 class Turned:
@@ -17,6 +20,7 @@ class Turned:
     def __init__(self) -> None:
         self.action_names = ["NOOP", "LEFT", "RIGHT"]
         self.knobs = Knobs(steps="auto", temperature=5.0)
+        self.instant = 0
 
     def set_knobs(self, **changes: Any) -> Knobs:
         self.knobs = replace(self.knobs, **changes)
@@ -24,7 +28,13 @@ class Turned:
 
 
 def told(retold: Retold, session: Turned) -> list[tuple[Any, ...]]:
-    return [(retold.take()[0], session.knobs.steps, session.knobs.temperature) for _ in range(4)]
+    return [(step(retold, session), session.knobs.steps, session.knobs.temperature) for _ in range(4)]
+
+
+def step(retold: Retold, session: Turned) -> int | None:
+    action, _ = retold.take()
+    session.instant += 1
+    return action
 
 
 def test_knobs_turn_where_they_were_turned_and_come_back():
@@ -36,7 +46,7 @@ def test_knobs_turn_where_they_were_turned_and_come_back():
 def test_a_key_gives_them_back_at_once():
     session = Turned()
     retold = Retold(session, "1212", "0-3-1-0-5")
-    retold.take()
+    step(retold, session)
     retold.press("right")
     assert retold.take()[0] == 2 and session.knobs.steps == "auto" and not retold.told
 
@@ -44,9 +54,24 @@ def test_a_key_gives_them_back_at_once():
 def test_knobs_that_the_person_turned_stay():
     session = Turned()
     retold = Retold(session, "12", "0-3-1-0-5_1-2-1-0-5")
-    retold.take()
+    step(retold, session)
     session.set_knobs(steps=7)
     assert [knobs for _, knobs, _ in told(retold, session)] == [7] * 4
+
+
+@pytest.mark.parametrize("act", [
+    lambda s: s.reset(77), lambda s: s.rewind_to(2), lambda s: s.fan_out(0.1) and s.take_branch(3),
+    lambda s: s.paint(5, 5, 1, (255, 0, 0)), lambda s: s.wake_up(), lambda s: s.resync(),
+    lambda s: s.set_knobs(seed=5)])
+def test_nothing_is_told_of_another_dream(pong_loaded: Loaded, act: Callable[[Session], object]):
+    session = Session(pong_loaded.agent, pong_loaded.world, seed=1)
+    session.controls = Retold(session, "3" * 30, "")
+    for _ in range(4):
+        assert session.tick().action_name == "LEFT"
+    act(session)
+    session.paused = False
+    session.tick()
+    assert not session.controls.told
 
 
 def test_actions_of_another_game_are_refused():

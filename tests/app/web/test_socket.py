@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import threading
 import time
 
 import numpy as np
@@ -151,6 +152,25 @@ def test_futures_are_forgotten_with_their_dream(server: Server, monkeypatch: pyt
         assert not [e for e in page.events if "futures" in e.get("text", "")]
 
 
+def test_who_takes_a_step_meanwhile_looks_at_no_futures_and_stays_there(server: Server, monkeypatch):
+    monkeypatch.setattr(Session, "grow_fan", lambda session: session.fan)
+    with server.page() as page:
+        page.open()
+        page.view()
+        page.send("fork")
+        page.until("note")
+        moment = page.view(lambda v: v["paused"])["moment"]
+        page.send("step")
+        page.view(lambda v: v["moment"] == moment + 1 and v["paused"])
+        page.send("denoise")
+        while not page.sheets:
+            page.take()
+        page.send("unfork")
+        page.send("who", who="random")
+        assert page.view(lambda v: v["who"] == "random")["paused"]
+        assert [fields["what"] for fields, _ in page.sheets] == ["denoising"]
+
+
 @pytest.mark.parametrize("paused", [True, False])
 def test_who_was_paused_stays_so_after_a_look_at_the_futures(server: Server, paused: bool):
     with server.page() as page:
@@ -287,6 +307,34 @@ def test_who_comes_back_within_the_grace_goes_on_in_the_same_dream(server: Serve
         # nobody dreamt on meanwhile: a step or two may have been under way
         assert again["seed"] == 2 and moment <= again["moment"] <= moment + 3
         assert page.view(lambda v: v["moment"] > again["moment"])
+
+
+def test_who_comes_back_before_the_old_line_is_known_to_be_cut_holds_no_key(server: Server):
+    with server.page() as page, server.page() as back:
+        opened = page.open()
+        page.send("press", key="left", n=1)
+        page.view(lambda v: v["name"] == "LEFT")
+        back.send("join", resume=opened["secret"])
+        back.until("opened")
+        assert back.view(lambda v: v["name"] == "NOOP", timeout=5)
+
+
+def test_who_comes_back_while_another_dream_loads_keeps_the_place(server: Server, monkeypatch: pytest.MonkeyPatch):
+    load, may = server.house.shelf.load, threading.Event()
+    with server.page() as page, server.page() as back:
+        opened = page.open()
+        monkeypatch.setattr(server.house.shelf, "load", lambda *asked: may.wait(20) and load(*asked))
+        page.send("open", game="small", seed=2)
+        page.until("loading")
+        back.send("join", resume=opened["secret"])
+        back.until("hello")
+        back.send("open", game="small", seed=2)
+        back.until("loading")
+        with pytest.raises(ConnectionClosed):
+            while True:
+                page.take(5)
+        may.set()
+        assert back.until("opened")["secret"] == opened["secret"] and len(server.house.lobby.players) == 1
 
 
 def test_after_the_grace_the_dream_is_gone(crowded: Server):
