@@ -94,6 +94,10 @@ class Tempo:
         self._left -= 1
         return True
 
+    def give_back(self) -> None:
+        """What was taken is not counted."""
+        self._left = min(self._burst, self._left + 1)
+
 
 def token_of(scope: Scope, cookie: str) -> str | None:
     """The token in the link, or else in the cookie."""
@@ -135,7 +139,7 @@ class Gate:
             refusal = PlainTextResponse("This request could not be read.", 400)
         if refusal is None:
             limit = self._limit(scope)
-            await self.app(scope, bounded(receive, limit), hardened(scope, send))
+            await self.app(scope, bounded(receive, limit), hardened(scope, send, self.access.public))
         elif scope["type"] == "websocket":
             if scope.get("role", "") is None:
                 # a page that was open while the server began anew has an old token: only what was accepted can be told
@@ -143,7 +147,7 @@ class Gate:
                 await send({"type": "websocket.accept"})
             await send({"type": "websocket.close", "code": 4003, "reason": STRANGER[:-1]})
         else:
-            await refusal(scope, receive, hardened(scope, send))
+            await refusal(scope, receive, hardened(scope, send, self.access.public))
 
     @staticmethod
     def _limit(scope: Scope) -> int:
@@ -184,7 +188,8 @@ class Gate:
         if scope["type"] != "http" or "token" not in names or "embed" in names or scope["path"].startswith("/api/"):
             return None
         rest = urlencode([(name, x) for name, x in pairs if name != "token"])
-        response = RedirectResponse(scope["path"] + (f"?{rest}" if rest else ""), 303)
+        # two slashes at the start would lead to another site
+        response = RedirectResponse("/" + scope["path"].lstrip("/\\") + (f"?{rest}" if rest else ""), 303)
         if token and not self.access.loopback:
             set_cookie(response, self.access.cookie, token, scope)
         return response
@@ -217,8 +222,9 @@ def bounded(receive: Receive, limit: int) -> Receive:
     return take
 
 
-def hardened(scope: Scope, send: Send) -> Send:
-    """Adds the headers that keep browsers from guessing, leaking addresses and framing."""
+def hardened(scope: Scope, send: Send, public: bool) -> Send:
+    """Adds the headers that keep browsers from guessing, leaking addresses and framing. The page of play may stand in
+    any site, and so may all pages of a `public` server: a Space shows them inside its own."""
     embeddable = scope["path"] == "/play"
 
     async def put(message: Message) -> None:
@@ -230,6 +236,8 @@ def hardened(scope: Scope, send: Send) -> Send:
                 extra.append((b"content-security-policy", b"default-src 'self'; img-src 'self' data: blob:; style-src "
                               b"'self' 'unsafe-inline'; connect-src 'self' ws: wss:; object-src 'none'; "
                               b"base-uri 'none'"))
+            elif not public:
+                extra.append((b"content-security-policy", b"frame-ancestors 'self'"))
             message = {**message, "headers": [*message.get("headers", []), *extra]}
         await send(message)
 

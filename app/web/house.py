@@ -136,7 +136,7 @@ class House:
         self._proving = asyncio.Lock()
         self.lobby = Lobby(settings.bounds, now)
         self.knocks = Tempo(0.2, 5, now)
-        """Attempts at the password, of all strangers together."""
+        """Wrong attempts at the password, of all strangers together."""
         self.uploads = Tempo(0.1, 10, now)
         """Tapes that visitors bring."""
         self.films = ThreadPoolExecutor(1, "film")

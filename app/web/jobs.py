@@ -229,8 +229,10 @@ class Jobs:
             # a process is not asked for its command there, and its number may belong to another one by now
             return self._is_locked(folder)
         try:
-            return folder.name.encode() in Path(f"/proc/{pid}/cmdline").read_bytes()
-        except OSError:
+            process = Path(f"/proc/{pid}")
+            words = os.fsdecode((process / "cmdline").read_bytes()).split("\0")
+            return (process / "cwd" / words[words.index("--run") + 1]).resolve() == folder.resolve()
+        except (OSError, ValueError, IndexError):
             return False
 
     def _is_held(self, folder: Path) -> bool:

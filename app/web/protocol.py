@@ -44,7 +44,8 @@ class Message(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
 
 
-Name = Annotated[str, Field(min_length=1, max_length=80, pattern=r"^[\w .:@+-]+$")]
+Name = Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[^./\\\pC][^/\\\pC]*$")]
+"""Of a folder on a shelf, where it is looked up among those that are there."""
 Secret = Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9_-]+$")]
 Key = Annotated[str, Field(pattern=r"^[a-z0-9]{1,12}$")]
 Seed = Annotated[int, Field(ge=0, le=2**24 - 1)]

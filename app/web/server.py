@@ -6,6 +6,7 @@ import contextlib
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from fastapi import FastAPI, HTTPException, Request, Response, WebSocket
 from fastapi.responses import FileResponse, HTMLResponse, RedirectResponse
@@ -72,8 +73,12 @@ def add_pages(app: FastAPI, house: House) -> None:
     @app.post("/login")
     async def login(request: Request) -> Response:
         form = await request.form(max_files=0, max_fields=4, max_part_size=MAX_LOGIN)
-        if not house.knocks.take() or not access.is_login(str(form.get("user", "")), str(form.get("password", ""))):
+        if not house.knocks.take():
+            again = "Too many have knocked: try again in some seconds."
+            return HTMLResponse(login_page(access.login is not None, again), 429)
+        if not access.is_login(str(form.get("user", "")), str(form.get("password", ""))):
             return HTMLResponse(login_page(access.login is not None, "That was not right. Try again."), 401)
+        house.knocks.give_back()
         response = RedirectResponse("/", 303)
         set_cookie(response, access.cookie, access.visitor, request.scope)
         return response
@@ -84,7 +89,7 @@ def add_play(app: FastAPI, house: House) -> None:
     @app.get("/api/games")
     def games() -> list[dict[str, Any]]:
         return [{"name": o.name, "title": o.title, "line": o.line, "level": o.level,
-                 "poster": f"api/poster/{o.name}.png", "moving": f"api/film/{o.name}.webp"}
+                 "poster": f"api/poster/{quote(o.name)}.png", "moving": f"api/film/{quote(o.name)}.webp"}
                 for o in house.shelf.offers()]
 
     def pictured(name: str, request: Request, draw: Callable[[Path, str], bytes], kind: str) -> Response:

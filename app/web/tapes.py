@@ -40,6 +40,8 @@ LOOPS, MOST_LOOPED = ("gif", "webp"), 60 * STEPS_A_SECOND
 MOST_COST, MOST_REAL = 8 * 3 * MOST_STEPS, 2**21
 """Network evaluations, and steps of the real game, that playing a tape again may take: the latter some ten minutes, for
 every rewind in a long game has its own."""
+CONSOLE = 800
+"""Steps of the real game that take as long as a new console does, a sixth of a second."""
 MOST_AT_ONCE = 18 * 10 * 2
 """Network evaluations of a single step, for which all who play must wait: a future taken out of eighteen, with as many
 steps of second order as the page offers."""
@@ -75,7 +77,7 @@ class Recording:
     """Values that were put in after the start."""
     by_visitor: bool = False
     whose: str = ""
-    """A mark that all recordings of one player have in common; none for what was brought in."""
+    """A mark that all recordings of one player have in common; what was brought in has the empty one."""
 
     @property
     def has_loop(self) -> bool:
@@ -119,7 +121,7 @@ class Tapes:
             raise TapesError(f"this tape would take too long to dream again: expected at most {MOST_STEPS} steps")
         if real_steps_of(tape) > MOST_REAL:
             raise TapesError("this tape would take too long to play again: too many rewinds in too long a game")
-        return self._write(tape, [], re.sub(r"[^\w .-]", "", title)[:60] or "a tape", by_visitor, new_name())
+        return self._write(tape, [], re.sub(r"[^\w .-]", "", title)[:60].strip() or "a tape", by_visitor, new_name())
 
     def all(self) -> list[Recording]:
         """Newest first."""
@@ -198,7 +200,7 @@ class Tapes:
     def _thin_out(self, whose: str) -> None:
         """Makes room among visitors' recordings: first the oldest of whoever has too many."""
         theirs = [r for r in self.all() if r.by_visitor]
-        gone = [r for r in theirs if whose and r.whose == whose][KEPT_OF_ONE:]
+        gone = [r for r in theirs if r.whose == whose][KEPT_OF_ONE:]
         for old in gone + [r for r in theirs if r not in gone][KEPT_OF_VISITORS:]:
             self.delete(old.id)
 
@@ -240,8 +242,9 @@ def read_frames(path: Path) -> Iterator[tuple[np.ndarray, np.ndarray | None]]:
 
 
 def real_steps_of(tape: Tape) -> int:
-    """Steps of the real game beside it and before it."""
-    return sum(len(trail.actions) for trail in tape.trails.values()) + (len(tape) if tape.has_reality else 0)
+    """Steps of the real game beside it and before it, and what a new console for each of its beginnings takes."""
+    before = sum(CONSOLE + len(trail.actions) for trail in tape.trails.values())
+    return before + (len(tape) if tape.has_reality else 0)
 
 
 def costs_of(tape: Tape) -> Iterator[int]:

@@ -109,6 +109,12 @@ def test_a_token_moves_from_the_address_into_a_cookie():
         assert ws.receive_text() == "visitor"
 
 
+def test_a_token_leads_to_no_other_site():
+    for path in ("//evil.example/login", "/%5Cevil.example/", "///evil.example"):
+        answer = far().get(f"http://dreams.example:7860{path}?token={VISITOR}")
+        assert answer.status_code == 303 and answer.headers["location"].startswith("/evil.example")
+
+
 def test_an_embedded_page_keeps_its_token():
     assert far().get(f"/play?embed=1&token={VISITOR}").text == "visitor 0"
 
@@ -159,6 +165,13 @@ def test_browsers_are_told_not_to_guess():
         headers["content-security-policy"]
 
 
+def test_no_other_site_frames_more_than_the_page_of_play():
+    for answer in (far().get(f"/api/games?token={OWNER}"), far().get("/"), client().get("/studio/")):
+        assert answer.headers["content-security-policy"] == "frame-ancestors 'self'"
+    assert "frame-ancestors" not in client().get("/play").headers["content-security-policy"]
+    assert "content-security-policy" not in far(public=True).get("/").headers
+
+
 def test_a_stranger_sees_the_door():
     page = far(login=("ann", "sesame street")).get("/", headers={"accept": "text/html"})
     assert page.status_code == 401 and "<form" in page.text
@@ -177,6 +190,8 @@ def test_a_tempo_fills_with_time():
     tempo = Tempo(2.0, 3, lambda: now[0])
     assert [tempo.take() for _ in range(4)] == [True, True, True, False]
     now[0] = 0.5
+    assert tempo.take() and not tempo.take()
+    tempo.give_back()
     assert tempo.take() and not tempo.take()
     now[0] = 100
     assert [tempo.take() for _ in range(4)] == [True, True, True, False]

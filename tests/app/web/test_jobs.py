@@ -7,6 +7,8 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -107,19 +109,36 @@ def test_only_what_was_found_can_be_named(tmp_path: Path):
     assert (tmp_path / "secret").exists()
 
 
-def test_a_number_that_was_given_to_another_process_is_not_ours(tmp_path: Path):
+@pytest.mark.parametrize("words", [[], ["train", "--run", "toy-10"], ["train", "--run"]])
+def test_a_number_that_was_given_to_another_process_is_not_ours(tmp_path: Path, words: list[str]):
     """The process that once trained is gone and its number belongs to somebody else: that one is left alone."""
-    other = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
-    try:
+    with called(words, tmp_path) as other:
         begun(tmp_path, "toy-1", pid=other.pid)
         jobs = Jobs(tmp_path)
         assert jobs.status("toy-1").state == "stopped"
         with pytest.raises(JobError):
             jobs.stop("toy-1")
         assert other.poll() is None
-    finally:
-        other.kill()
-        other.wait()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere a lock tells")
+def test_a_training_that_was_begun_by_a_path_of_its_own_place_is_ours(tmp_path: Path):
+    with called(["train", "--run", "runs/toy-1"], tmp_path) as child:
+        begun(tmp_path / "runs", "toy-1", pid=child.pid)
+        assert Jobs(tmp_path / "runs").status("toy-1").ours
+
+
+@contextmanager
+def called(words: list[str], where: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """A process that was given these words."""
+    code = "import time; print('there', flush=True); time.sleep(60)"
+    with subprocess.Popen([sys.executable, "-c", code, *words], cwd=where, stdout=subprocess.PIPE) as process:
+        try:
+            # until then the system does not know its words
+            assert process.stdout.readline()
+            yield process
+        finally:
+            process.kill()
 
 
 def test_a_training_in_a_terminal_is_seen_and_left_alone(tmp_path: Path):

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import io
+import json
+import shutil
 import threading
 import time
+import urllib.request
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -32,6 +36,18 @@ def test_a_page_plays(server: Server):
         first = page.view()
         assert first["pictures"] == ["dream"] and pixels(page.views[-1][1][0]).shape == (16, 16, 3)
         assert page.view(lambda v: v["moment"] >= first["moment"] + 3)["age"] >= 3
+
+
+def test_a_dream_of_any_name_is_shown_and_opened(server: Server, shelf: Path, tmp_path: Path, monkeypatch):
+    name = "Ann's #1 (100%, big)"
+    shutil.copytree(shelf / "small", tmp_path / "named" / name)
+    monkeypatch.setenv("DIAMOND_CHECKPOINTS", str(tmp_path / "named"))
+    with urllib.request.urlopen(f"{server.url}/api/games", timeout=10) as answer:
+        (offer,) = (offer for offer in json.loads(answer.read()) if offer["name"] == name)
+    with urllib.request.urlopen(f"{server.url}/{offer['poster']}", timeout=10) as answer:
+        assert answer.read(4) == b"\x89PNG"
+    with server.page() as page:
+        assert page.open(game=name)["name"] == name
 
 
 def test_the_pixels_on_the_page_are_those_that_were_dreamt(server: Server):

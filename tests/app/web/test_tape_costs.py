@@ -30,14 +30,22 @@ from tests.app.web.conftest import AtOnce, Server, seen
 
 
 def test_the_real_game_costs_too(tmp_path: Path, pong_tape: Tape, monkeypatch: pytest.MonkeyPatch):
-    """It is stepped beside the dream, after all that came before the tape."""
+    """It is stepped beside the dream, after all that came before the tape; and it is a new console each time."""
     before, n = pong_tape.trails[0], len(pong_tape)
-    assert real_steps_of(pong_tape) == n + len(before.actions)
+    assert real_steps_of(pong_tape) == n + tapes.CONSOLE + len(before.actions)
     monkeypatch.setattr(tapes, "MOST_REAL", 3_000)
     for steps, fits in ((2_000, True), (3_001, False)):
         brought = to_bytes(replace(pong_tape, trails={0: replace(before, actions=(0,) * steps)}))
         with contextlib.nullcontext() if fits else pytest.raises(TapesError, match="rewinds"):
             Tapes(tmp_path).bring(brought, "x", by_visitor=True)
+
+
+def test_many_short_games_cost_a_console_each(tmp_path: Path, pong_tape: Tape, monkeypatch: pytest.MonkeyPatch):
+    short = replace(pong_tape.trails[0], actions=())
+    brought = to_bytes(replace(pong_tape, trails=dict.fromkeys(range(len(pong_tape)), short)))
+    monkeypatch.setattr(tapes, "MOST_REAL", len(pong_tape) * tapes.CONSOLE)
+    with pytest.raises(TapesError, match="rewinds"):
+        Tapes(tmp_path).bring(brought, "x", by_visitor=True)
 
 
 def test_a_single_step_that_costs_too_much_is_refused(tmp_path: Path, tape: Tape):

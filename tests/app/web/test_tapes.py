@@ -167,8 +167,8 @@ def test_who_records_much_loses_the_own_tapes_first(tmp_path: Path, tape: Tape, 
     tapes = Tapes(tmp_path)
     victim = tapes.keep(tape, [], "v", by_visitor=True, whose="ann")
     many = [tapes.keep(tape, [], str(i), by_visitor=True, whose="bob") for i in range(5)]
-    brought = tapes.bring(to_bytes(tape), "b", by_visitor=True)
-    assert {r.id for r in tapes.all()} == {victim.id, brought.id, *(r.id for r in many[2:])}
+    brought = [tapes.bring(to_bytes(tape), "b", by_visitor=True) for _ in range(5)]
+    assert {r.id for r in tapes.all()} == {victim.id, *(r.id for r in many[2:] + brought[2:])}
 
 
 def test_a_tape_that_costs_too_much_is_refused(tmp_path: Path, tape: Tape, monkeypatch: pytest.MonkeyPatch):
@@ -176,6 +176,8 @@ def test_a_tape_that_costs_too_much_is_refused(tmp_path: Path, tape: Tape, monke
     assert sum(costs_of(tape)) == 6 * 3
     back = tapes.bring(to_bytes(tape), "<b>../x", by_visitor=True)
     assert back.title == "b..x" and not back.has_film
+    assert [tapes.bring(to_bytes(tape), title, by_visitor=True).title for title in ("  ", " Понг 2 ")] == [
+        "a tape", "Понг 2"]
     monkeypatch.setattr(tapes_module, "MOST_COST", 17)
     with pytest.raises(TapesError, match="too long"):
         tapes.bring(to_bytes(tape), "x", by_visitor=True)
