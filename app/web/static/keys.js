@@ -6,6 +6,12 @@ const NAMES = {
 };
 const DIRECTIONS = ["up", "down", "left", "right"];
 
+/** A key's name; where a layout has other letters than a to z, that of the place where they are. */
+export function named({ key, code }) {
+  if (/^[^\x00-\x7f]$/.test(key) && code.startsWith("Key")) return code.slice(3).toLowerCase();
+  return key.length === 1 ? key.toLowerCase() : key;
+}
+
 export class Keys {
   /** `send(t, fields)` is told presses and releases; `wanted()` says whether keys are for the game now. */
   constructor(send, wanted) {
@@ -28,8 +34,7 @@ export class Keys {
 
   onDown(event) {
     if (event.ctrlKey || event.metaKey || event.altKey || !this.wanted(event)) return;
-    const letter = event.key.length === 1 ? event.key.toLowerCase() : event.key;
-    const name = NAMES[letter] ?? (/^\d$/.test(letter) ? letter : null);
+    const key = named(event), name = NAMES[key] ?? (/^\d$/.test(key) ? key : null);
     if (name === null) return;
     event.preventDefault();
     if (!event.repeat) this.press("key:" + event.code, name);
@@ -58,6 +63,9 @@ export class Keys {
     if (this.held.size) this.send("blur");
     this.held.clear();
   }
+
+  /** Waits for no picture of the presses until now. */
+  forget() { this.sent.clear(); }
 
   /** Milliseconds from the press number n until now, when its picture stands on the screen. */
   way(n) {

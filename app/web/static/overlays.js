@@ -19,7 +19,8 @@ export function fan(sheet, { actions, steps, width, height, seconds }, bitmap, c
     grid.append(button);
     return canvas.getContext("2d", { alpha: false });
   });
-  let tick = 0;
+  const still = matchMedia("(prefers-reduced-motion: reduce)").matches;
+  let tick = still ? steps - 1 : 0;
   const show = () => {
     // the last picture of a future stands a little longer
     const frame = Math.min(tick, steps - 1);
@@ -27,7 +28,7 @@ export function fan(sheet, { actions, steps, width, height, seconds }, bitmap, c
     films.forEach((film, action) => film.drawImage(bitmap, frame * width, action * height, width, height, 0, 0, width,
                                                     height));
   };
-  const timer = setInterval(show, 1000 * seconds / steps);
+  const timer = still ? null : setInterval(show, 1000 * seconds / steps);
   const stop = () => { clearInterval(timer); sheet.hidden = true; sheet.replaceChildren(); };
   open(sheet, "What if", `Every action, held for ${seconds === 1 ? "a second" : `${seconds} seconds`}. Choose one to go on `
        + "there.", grid, () => { stop(); close(); });

@@ -2,7 +2,7 @@
 
 import { Drawer } from "./drawer.js";
 import { Gallery, line } from "./gallery.js";
-import { Keys } from "./keys.js";
+import { Keys, named } from "./keys.js";
 import { base, Link, seedOf } from "./link.js";
 import { denoising, fan } from "./overlays.js";
 import { colour, difference, fit, Panel } from "./screen.js";
@@ -120,6 +120,8 @@ class DreamPlayer extends HTMLElement {
   }
 
   on_view(view, pictures) {
+    // what was pressed while time stood still waited for time, not for a picture
+    if (this.view?.paused) this.keys.forget();
     this.view = view;
     this.veil(null);
     this.root.classList.remove("blank");
@@ -270,7 +272,9 @@ class DreamPlayer extends HTMLElement {
   say(text) {
     const note = this.find(".note");
     if (text === "") { note.textContent = ""; return; }
-    note.textContent = text[0].toUpperCase() + text.slice(1);
+    const words = text[0].toUpperCase() + text.slice(1);
+    // whatever is put in is read aloud, also the same once more
+    if (note.textContent !== words) note.textContent = words;
     clearTimeout(this.saying);
     this.saying = setTimeout(() => { note.textContent = ""; }, 4000);
   }
@@ -335,6 +339,11 @@ class DreamPlayer extends HTMLElement {
     this.root.addEventListener("click", act);
     window.addEventListener("keydown", (event) => this.shortcut(event));
     window.addEventListener("dream-open", (event) => { showPlay(); this.leave(); this.open(event.detail); });
+    // another link in the same tab changes no more than what is behind the #
+    window.addEventListener("hashchange", () => {
+      const asked = new URLSearchParams(location.hash.slice(1));
+      if (asked.has("game") || asked.has("watch")) location.reload();
+    });
     // whoever closes the page gives the place to the next at once
     window.addEventListener("pagehide", () => this.link?.close());
     window.addEventListener("pageshow", (event) => { if (event.persisted && this.dream) this.open(this.dream); });
@@ -377,7 +386,7 @@ class DreamPlayer extends HTMLElement {
     if (event.ctrlKey || event.metaKey || event.altKey || event.repeat || !this.isListening(event)) return;
     const name = { p: "pause", ".": "step", ",": "rewind", t: "view", h: "who", k: "moon", l: "resync", f: "fork",
                    r: "record", g: "difference", v: "denoise", n: "mind", "[": "slower", "]": "faster",
-                   backspace: "reset", "?": "more" }[event.key.toLowerCase()];
+                   Backspace: "reset", "?": "more" }[named(event)];
     if (!name) return;
     event.preventDefault();
     this.do(name);

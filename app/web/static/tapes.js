@@ -52,7 +52,7 @@ class DreamTapes extends HTMLElement {
     if (!file) return;
     this.say(`Reading ${file.name}`);
     try {
-      const title = file.name.replace(/\.\w+$/, "").replace(/[^\w .-]/g, " ");
+      const title = file.name.replace(/\.\w+$/, "").replace(/[^\p{L}\p{N}_ .-]/gu, " ");
       const tape = await ask(`api/tapes?title=${encodeURIComponent(title)}`, { method: "POST", body: file });
       remember(tape.id);
       this.say(`${tape.title} is here.`);

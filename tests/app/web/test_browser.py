@@ -191,6 +191,89 @@ def test_what_if_and_back(page, url: str):
     page.wait_for_selector("dream-player .sheet", state="hidden")
 
 
+def test_who_goes_on_before_the_futures_are_there_is_shown_none(page, url: str):
+    enter(page, url, "tiny-pong")
+    page.evaluate("""() => { let armed = true;
+        window.addEventListener("dream-view", ({ detail }) => { if (armed && detail.paused) { armed = false;
+            document.querySelector("dream-player").do("pause"); } }); }""")
+    page.keyboard.press("f")
+    when(page, "v.paused")
+    moment = view(page, "moment")
+    when(page, f"!v.paused && v.moment > {moment + 20}")
+    assert page.locator("dream-player .sheet").is_hidden()
+    page.keyboard.press("f")
+    page.wait_for_selector("dream-player .futures button canvas")
+
+
+def test_futures_stand_still_for_who_wants_no_motion(browser, url: str):
+    context = browser.new_context(reduced_motion="reduce")
+    page = context.new_page()
+    page.set_default_timeout(SOON)
+    enter(page, url, "small")
+    page.keyboard.press("f")
+    page.wait_for_selector("dream-player .futures canvas")
+    pictures = set()
+    for _ in range(5):
+        pictures.add(page.evaluate("document.querySelector('dream-player').find('.futures canvas').toDataURL()"))
+        time.sleep(0.15)
+    context.close()
+    assert len(pictures) == 1
+
+
+def test_keys_of_other_alphabets_are_where_they_are(page, url: str):
+    enter(page, url, "small")
+    press = """([t, key, code]) => window.dispatchEvent(new KeyboardEvent(t, { key, code, bubbles: true }))"""
+    page.evaluate(press, ["keydown", "ф", "KeyA"])
+    when(page, "v.name === 'LEFT'")
+    page.evaluate(press, ["keyup", "ф", "KeyA"])
+    page.evaluate(press, ["keydown", "з", "KeyP"])
+    when(page, "v.paused")
+
+
+def test_a_key_pressed_while_time_stands_still_was_not_late(page, url: str):
+    enter(page, url, "small")
+    page.keyboard.press("p")
+    when(page, "v.paused")
+    page.keyboard.press("ArrowLeft")
+    moment = view(page, "moment")
+    time.sleep(1)
+    page.keyboard.press("p")
+    when(page, f"v.moment > {moment + 5}")
+    assert page.evaluate("document.querySelector('dream-player').ways.every((ms) => ms < 1000)")
+
+
+def test_a_word_is_said_once(page, url: str):
+    enter(page, url, "tiny-pong")
+    page.evaluate("""() => { window.said = []; new MutationObserver((all) => all.forEach((m) => window.said.push(
+        ...[...m.addedNodes].map((n) => n.textContent)))).observe(
+        document.querySelector("dream-player").find(".note"), { childList: true }); }""")
+    page.keyboard.press("k")
+    when(page, "v.awake")
+    when(page, f"v.moment > {view(page, 'moment') + 8}")
+    assert len(page.evaluate("window.said")) == len(set(page.evaluate("window.said"))) > 0
+
+
+def test_a_second_link_in_the_same_tab_is_opened(page, url: str):
+    page.goto(f"{url}play#game=small&seed=11")
+    when(page, "v.moment > 2")
+    page.goto(f"{url}play#game=tiny-pong&seed=22")
+    page.wait_for_function("document.querySelector('dream-player').game?.seed === 22")
+    assert page.evaluate("document.querySelector('dream-player').game.name") == "tiny-pong"
+
+
+def test_a_tape_is_brought_in_by_its_own_name(page, url: str, tmp_path: Path):
+    enter(page, url, "small")
+    page.keyboard.press("r")
+    when(page, "v.tape > 3")
+    page.keyboard.press("r")
+    with page.expect_download() as download:
+        page.click("dream-player .kept a[href$=tape]")
+    download.value.save_as(tmp_path / "Понг 2.tape")
+    page.get_by_role("tab", name="Record", exact=True).click()
+    page.set_input_files("dream-tapes input[type=file]", tmp_path / "Понг 2.tape")
+    page.wait_for_selector("dream-tapes .said:has-text('Понг 2 is here')")
+
+
 def test_a_recording_is_a_film_that_plays(page, url: str, tmp_path: Path):
     enter(page, url, "small")
     page.keyboard.press("r")
