@@ -42,6 +42,9 @@ def main(argv: list[str] | None = None) -> None:
     args = [a for a in args if a != "--debug"]
     # Idle threads that spin starve every other program: with one busy neighbour on two cores torch was 70 times slower
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    # threads beyond what a container may use wait for each other at every layer: 32 on two cores took ten times as long
+    if (cores := quota()) is not None:
+        os.environ.setdefault("OMP_NUM_THREADS", str(cores))
     # MKL chooses kernels by memory address; a tape played again in another process must not differ in the last bit
     os.environ.setdefault("MKL_CBWR", "AUTO,STRICT")
     try:
@@ -82,6 +85,21 @@ def overview(names: list[str] | None = None) -> str:
     lines = [f"  diamond {name:<19} {COMMANDS[name][2]}" for name in names or COMMANDS]
     return "\n".join(["Play Atari games inside a learned world model, and train your own.", "", *lines, "",
                       "  diamond COMMAND --help   its options;  --debug   show tracebacks"])
+
+
+def quota(root: Path = Path("/sys/fs/cgroup")) -> int | None:
+    """Cores that this container may use at once; none where nobody says, or where there are no more."""
+    try:
+        used, period = (root / "cpu.max").read_text().split()
+    except (OSError, ValueError):
+        try:  # the older kind
+            used, period = ((root / f"cpu/cpu.cfs_{name}_us").read_text().strip() for name in ("quota", "period"))
+        except OSError:
+            return None
+    if not used.isdecimal() or not period.isdecimal():  # max, or -1
+        return None
+    cores = max(1, -(-int(used) // int(period)))
+    return cores if cores < (os.cpu_count() or 1) else None
 
 
 def new_file(path: Path) -> Path:

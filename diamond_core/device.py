@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import os
 import platform
+import shutil
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -58,7 +59,7 @@ def resolve(config: RuntimeConfig = RuntimeConfig()) -> Runtime:
     dtype = {"float32": torch.float32, "bfloat16": torch.bfloat16,
              "auto": torch.bfloat16 if fast else torch.float32}[config.precision]
     # Compiling takes most of a minute on a CPU and needs a C++ compiler there: only when asked for
-    compiles = {"on": True, "off": False, "auto": device.type == "cuda"}[config.compile]
+    compiles = {"on": True, "off": False, "auto": device.type == "cuda" and can_compile()}[config.compile]
     # without bfloat16 a CPU trains an eighth faster in the plain layout
     channels_last = {"on": True, "off": False, "auto": fast and device.type != "mps"}[config.channels_last]
     swift = config.convolutions == "auto" and device.type == "cpu" and not compiles
@@ -84,10 +85,21 @@ def find_device(name: str) -> torch.device:
 def has_bfloat16(device: torch.device) -> bool:
     """Whether the device multiplies bfloat16 matrices faster than float32 ones."""
     if device.type == "cuda":
-        return torch.cuda.is_bf16_supported()
+        # torch's own question says yes, too, to what is only emulated; AMD's cards have it
+        return bool(torch.version.hip) or torch.cuda.get_device_capability(device) >= (8, 0)
     # torch 2.6 has no public question for this; a build without the private one runs in float32
     ask = getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)
     return device.type == "cpu" and bool(ask()) and os.environ.get(SWITCH, "").upper() in WITH_BFLOAT16
+
+
+def can_compile() -> bool:
+    """Whether torch can compile for a GPU here: by Triton, whose launchers on Linux are compiled in C."""
+    try:
+        from torch.utils._triton import has_triton
+        there = has_triton()
+    except Exception:  # a private name, and a driver that may fail in ways of its own
+        return False
+    return there and (os.name == "nt" or bool(os.environ.get("CC") or shutil.which("gcc") or shutil.which("clang")))
 
 
 def keep_memory(keep: bool = True) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Sequence
 
 import torch
@@ -11,6 +12,9 @@ Tensors = Callable[..., Sequence[Tensor]]
 """A function of tensors."""
 NUM_REHEARSALS = 3
 """Calls before a function is recorded, in which kernels are compiled and chosen."""
+RECORDING = threading.RLock()
+"""Held while something is recorded: a process may record one thing at a time, and waiting for the whole device, as each
+recording does before it begins, breaks another one's."""
 
 
 class Recorded:
@@ -22,7 +26,8 @@ class Recorded:
 
     def __init__(self, f: Tensors, inputs: Sequence[Tensor]) -> None:
         self._inputs = [x.clone() for x in inputs]
-        with torch.cuda.device(self._inputs[0].device):  # where they are, which may not be the thread's current one
+        # where they are, which may not be the thread's current device
+        with RECORDING, torch.cuda.device(self._inputs[0].device):
             luck = torch.cuda.get_rng_state()
             side = torch.cuda.Stream()
             side.wait_stream(torch.cuda.current_stream())

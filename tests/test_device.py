@@ -31,6 +31,27 @@ def test_a_gpu_is_named_by_number_since_every_thread_has_a_current_one_of_its_ow
     assert found == ["cuda:1", "cuda:1", "cuda:0", "cpu"]
 
 
+@pytest.mark.parametrize(("capability", "fast"), [((7, 5), False), ((8, 0), True), ((9, 0), True)])
+def test_bfloat16_that_a_gpu_only_emulates_is_not_chosen(monkeypatch, capability, fast):
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: capability)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda *_: True)
+    assert has_bfloat16(torch.device("cuda", 0)) is fast
+
+
+@pytest.mark.parametrize("missing", ["Triton", "a C compiler"])
+def test_a_gpu_without_a_compiler_is_not_compiled_for(monkeypatch, missing):
+    for name, value in (("is_available", True), ("device_count", 1), ("current_device", 0)):
+        monkeypatch.setattr(torch.cuda, name, lambda value=value: value)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: (8, 0))
+    there = {"Triton": True, "a C compiler": True}
+    monkeypatch.delenv("CC", raising=False)
+    monkeypatch.setattr("torch.utils._triton.has_triton", lambda: there["Triton"])
+    monkeypatch.setattr("shutil.which", lambda _: "/usr/bin/gcc" if there["a C compiler"] else None)
+    assert resolve(RuntimeConfig("cuda")).compile
+    there[missing] = False
+    assert not resolve(RuntimeConfig("cuda")).compile and resolve(RuntimeConfig("cuda", compile="on")).compile
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="only glibc can be told to")
 def test_freed_memory_goes_back():
     def resident() -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import threading
 from dataclasses import replace
 
 import pytest
@@ -16,6 +17,8 @@ from diamond_core.training import learner as learning
 from diamond_core.training.build import learners_of
 from diamond_core.training.speed import endless, made_up
 from diamond_core.world import compiled
+from diamond_core.world.accelerate import engine_of_gpu
+from diamond_core.world.deadline import MOST_STEPS
 from tests.conftest import EXACT
 
 NAMES = ["NOOP", "FIRE", "UP"]
@@ -70,6 +73,90 @@ def test_a_world_on_recorded_steps_dreams_the_same(small_agent, monkeypatch):
         world.set_sampler(SamplerConfig(num_steps=1, temperature=1 + i / 10))
         world.step(same[0], torch.tensor([1]))
     assert len(world.engine._graphs) == compiled.NUM_GRAPHS
+
+
+def recording(agent):
+    """A world whose steps are recorded."""
+    world = agent.world(runtime=EXACT)
+    body = compiled.BodyModel(world.denoiser.inner_model)
+    world.engine = compiled.GraphEngine(world.denoiser, body, world.engine.judge, "graphs")
+    return world
+
+
+def test_while_somebody_else_records_steps_go_without(small_agent, monkeypatch):
+    monkeypatch.setattr(compiled, "Recorded", Plain)
+    plain, world = small_agent.world(runtime=EXACT), recording(small_agent)
+    Plain.count, held, done = 0, threading.Event(), threading.Event()
+
+    def record():
+        with graphs.RECORDING:
+            held.set()
+            done.wait(20)
+
+    other = threading.Thread(target=record)
+    other.start()
+    held.wait(20)
+    found, _ = step_by_step(world, small_agent)
+    done.set()
+    other.join()
+    assert Plain.count == 0 and (step_by_step(plain, small_agent)[0].int() - found.int()).abs().max() <= 1
+    step_by_step(world, small_agent)
+    assert Plain.count == 1, "and is recorded afterwards"
+
+
+def test_a_step_that_cannot_be_recorded_is_done_without_and_not_tried_again(small_agent, monkeypatch):
+    tried = []
+
+    def no_memory(*_):
+        tried.append(1)
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(compiled, "Recorded", no_memory)
+    expected, _ = step_by_step(small_agent.world(runtime=EXACT), small_agent)
+    found, _ = step_by_step(recording(small_agent), small_agent)
+    assert len(tried) == 1 and (expected.int() - found.int()).abs().max() <= 1
+
+
+def test_what_play_may_ask_of_a_gpu_is_recorded_before_it_does(small_agent, monkeypatch):
+    monkeypatch.setattr(compiled, "Recorded", Plain)
+    monkeypatch.setattr(compiled, "build", lambda *_: recording(small_agent).engine)
+    world = small_agent.world(runtime=EXACT)
+    world.engine = engine_of_gpu(world, small_agent.config.frame_shape, 1, lambda _: None)
+    assert world.sampler.num_steps == 3
+    Plain.count = 0
+    for num_steps in range(1, MOST_STEPS + 1):
+        world.set_sampler(SamplerConfig(num_steps=num_steps))
+        world.step(small_agent.dream(world), torch.tensor([1]))
+    assert Plain.count == 0
+
+
+def test_where_the_compiler_of_a_gpu_fails_it_records_all_the_same(small_agent, monkeypatch):
+    def no_triton(*_):
+        raise RuntimeError("no Triton")
+
+    def build(denoiser, reward_end, runtime):
+        engine = recording(small_agent).engine
+        engine.name = "compiled" if runtime.compile else "as it stands"
+        if runtime.compile:
+            engine.body = no_triton
+        return engine
+
+    monkeypatch.setattr(compiled, "Recorded", Plain)
+    monkeypatch.setattr(compiled, "build", build)
+    world, notes = small_agent.world(runtime=replace(EXACT, compile="on")), []
+    assert engine_of_gpu(world, small_agent.config.frame_shape, 1, notes.append).name == "as it stands"
+    assert notes == ["no Triton"]
+
+
+def test_the_judge_is_one_graph_to_the_compiler(small_agent):
+    """Wherever it stops the network behind is compiled again for every new number of dreams, while somebody plays."""
+    world = small_agent.world(runtime=EXACT)
+    now = small_agent.dream(world, num=2)
+    frames, actions = now.frames[:, -1].float(), torch.zeros(2, dtype=torch.int64)
+    judge = compiled.JudgeModel(small_agent.reward_end).eval()
+    with torch.no_grad():
+        found = torch._dynamo.explain(judge)(frames, actions, frames, now.hx, now.cx)
+    assert found.break_reasons == []
 
 
 def learner_of(name, runtime, records):

@@ -227,4 +227,6 @@ def dreamt(world: World, asks: list[Ask]) -> DreamStep:
     if world.sampler != asks[0].sampler:
         world.set_sampler(asks[0].sampler)
     state = asks[0].state if len(asks) == 1 else DreamState.cat([ask.state for ask in asks])
-    return world.step(state, torch.tensor([ask.action for ask in asks]))
+    step = world.step(state, torch.tensor([ask.action for ask in asks]))
+    step.rewards.cpu()  # as in `Play.tick`
+    return step

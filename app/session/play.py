@@ -119,6 +119,7 @@ class Play(Stage):
         began = self.clock.now()
         self._use(ask.sampler)
         step = self.world.step(ask.state, torch.tensor([ask.action]))
+        step.rewards.cpu()  # a GPU was only told what to do: the clock goes on until it has done it
         return self.answer(step, self.clock.now() - began)
 
     def _led(self, guide: Guide) -> Ask | None:

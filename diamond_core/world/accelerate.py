@@ -7,12 +7,14 @@ import copy
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import torch
 
 from diamond_core.device import has_bfloat16
 from diamond_core.world import compiled, openvino_runtime, tiles, winograd
+from diamond_core.world.deadline import MOST_STEPS
 
 if TYPE_CHECKING:
     from diamond_core.world.dream import World
@@ -77,19 +79,40 @@ def engines(world: World, frame_shape: tuple[int, int, int], num_dreams: int = 1
             ) -> Iterator[Engine]:
     """Engines that suit the device, warmed up, each faster than the one before; none where the present one is best.
 
-    CUDA: compiled and captured. CPU: what is written in C, here at once; OpenVINO where the processor multiplies
-    bfloat16 and matrix units have not outrun it, or where there is no C compiler; torch.compile where the runtime asks
-    for it. Raises where there should be one and is none; what else was missing is noted.
+    CUDA: compiled, where there is a compiler, and captured. CPU: what is written in C, here at once; OpenVINO where the
+    processor multiplies bfloat16 and matrix units have not outrun it, or where there is no C compiler; torch.compile
+    where the runtime asks for it. Raises where there should be one and is none; what else was missing is noted.
     """
-    if world.runtime.compile:
+    if world.runtime.device.type == "cuda":
+        yield engine_of_gpu(world, frame_shape, num_dreams, note)
+    elif world.runtime.compile:
         engine: Engine = compiled.build(world.denoiser, world.reward_end, world.runtime)
         warm_up(engine, world, frame_shape, num_dreams)
-        if world.runtime.device.type == "cuda" and num_dreams == 1:
-            # kernels for any other number are compiled now, not when a second player comes
-            warm_up(engine, world, frame_shape, 2)
         yield engine
     elif world.runtime.device.type == "cpu":
         yield from engines_of_cpu(world, frame_shape, num_dreams, note)
+
+
+def engine_of_gpu(world: World, frame_shape: tuple[int, int, int], num_dreams: int, note: Tell) -> Engine:
+    """Compiled where that can be, and recorded: what play may ask for is recorded now, not when it does."""
+    runtime = world.runtime
+    try:
+        engine = compiled.build(world.denoiser, world.reward_end, runtime)
+        warm_up(engine, world, frame_shape, num_dreams)
+    except RuntimeError as error:  # a compiler has failed: recordings need none
+        if not runtime.compile:
+            raise
+        note(" ".join(str(error).split())[:200])
+        engine = compiled.build(world.denoiser, world.reward_end, replace(runtime, compile=False))
+        warm_up(engine, world, frame_shape, num_dreams)
+    if num_dreams == 1:
+        # kernels for any other number are compiled now, not when a second player comes
+        warm_up(engine, world, frame_shape, 2)
+        for num_steps in range(world.sampler.least_steps, MOST_STEPS + 1):  # between which --steps auto chooses
+            stage = copy.copy(world)
+            stage.set_sampler(replace(world.sampler, num_steps=num_steps))
+            warm_up(engine, stage, frame_shape, 1)
+    return engine
 
 
 def engines_of_cpu(world: World, frame_shape: tuple[int, int, int], num_dreams: int, note: Tell) -> Iterator[Engine]:

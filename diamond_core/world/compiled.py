@@ -11,20 +11,27 @@ import torch
 from torch import Tensor, nn
 
 from diamond_core.device import Runtime
-from diamond_core.graphs import Recorded, Tensors
+from diamond_core.graphs import RECORDING, Recorded, Tensors
 from diamond_core.world.denoiser import Denoiser
 from diamond_core.world.engine import Body, BodyModel, HoistedEngine, Judge, Judgement, JudgeModel
 from diamond_core.world.reward_end import RewardEndModel
 
 NUM_GRAPHS = 24
 """Recordings that an engine keeps; each holds the memory of a whole step."""
+RECOMPILATIONS = 64
+"""Behind so many torch's compiler gives up. Each world with another number of actions needs some, and its own limit, 8,
+is that of a process."""
 
 
 def build(denoiser: Denoiser, reward_end: RewardEndModel, runtime: Runtime) -> HoistedEngine:
-    """An engine whose networks are compiled when they first run: most of a minute on a CPU."""
+    """An engine whose networks are compiled when they first run, most of a minute on a CPU; as they stand where the
+    runtime does not compile."""
+    limit = "recompile_limit" if hasattr(torch._dynamo.config, "recompile_limit") else "cache_size_limit"
+    setattr(torch._dynamo.config, limit, max(RECOMPILATIONS, getattr(torch._dynamo.config, limit)))
     body, judge = (CompiledNetwork(model, runtime) for model in (BodyModel(denoiser.inner_model),
                                                                  JudgeModel(reward_end)))
-    name = f"torch.compile {runtime.device.type} {str(runtime.dtype).removeprefix('torch.')}"
+    how = "torch.compile" if runtime.compile else "torch"
+    name = f"{how} {runtime.device.type} {str(runtime.dtype).removeprefix('torch.')}"
     on_cuda = runtime.device.type == "cuda"
     kind, name = (GraphEngine, name + " graphs") if on_cuda else (HoistedEngine, name)
     return kind(denoiser, lambda *x: body(*x)[0], lambda *x: Judgement(*judge(*x)), name)
@@ -36,18 +43,32 @@ class GraphEngine(HoistedEngine):
     def __init__(self, denoiser: Denoiser, body: Body, judge: Judge, name: str) -> None:
         super().__init__(denoiser, body, judge, name)
         self._graphs: OrderedDict[Hashable, Recorded] = OrderedDict()
+        self._without: set[Hashable] = set()
         self._lock = threading.Lock()
 
     def whole(self, step: Tensors, key: Hashable, *inputs: Tensor) -> Sequence[Tensor]:
         """See `Engine`."""
         key = key, tuple((x.shape, x.dtype) for x in inputs)
         with self._lock:  # a recording has one set of buffers, whoever asks
-            if key not in self._graphs:
-                self._graphs[key] = Recorded(step, inputs)
-                if len(self._graphs) > NUM_GRAPHS:
-                    self._graphs.popitem(last=False)
+            if key not in self._graphs and not self._record(step, key, inputs):
+                return step(*inputs)
             self._graphs.move_to_end(key)
             return [x.clone() for x in self._graphs[key](*inputs)]
+
+    def _record(self, step: Tensors, key: Hashable, inputs: Sequence[Tensor]) -> bool:
+        """Whether there is one now: not while somebody else records, and not where there is no memory for it."""
+        if key in self._without or not RECORDING.acquire(blocking=False):
+            return False
+        try:
+            self._graphs[key] = Recorded(step, inputs)
+        except RuntimeError:  # such as torch.OutOfMemoryError; the step itself may do with less
+            self._without.add(key)
+            return False
+        finally:
+            RECORDING.release()
+        if len(self._graphs) > NUM_GRAPHS:
+            self._graphs.popitem(last=False)
+        return True
 
 
 class CompiledNetwork:
@@ -56,7 +77,7 @@ class CompiledNetwork:
     def __init__(self, model: nn.Module, runtime: Runtime) -> None:
         self._dtype = runtime.dtype
         self._model = runtime.place(copy.deepcopy(model).to(runtime.dtype).requires_grad_(False).eval())
-        self._compiled = torch.compile(self._run)
+        self._compiled = torch.compile(self._run) if runtime.compile else self._run
 
     @torch.no_grad()
     def __call__(self, *inputs: Tensor) -> Sequence[Tensor]:

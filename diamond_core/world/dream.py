@@ -132,8 +132,8 @@ class World:
     def set_sampler(self, config: SamplerConfig) -> None:
         """Changes how frames are drawn, from the next step on."""
         check_num_steps(config.num_steps)
-        self.sampler = config
-        self.sigmas = schedule(config)
+        sigmas = schedule(config)
+        self.sampler, self.sigmas = config, sigmas  # together: the search for an engine copies worlds while they play
 
     @property
     def path(self) -> str:

@@ -182,6 +182,8 @@ class JudgeModel(nn.Module):
     def __init__(self, model: RewardEndModel) -> None:
         super().__init__()
         self.model = model
+        # by themselves: torch's compiler breaks off wherever it meets an LSTM, and forgets the rest
+        self.of_lstm = nn.ParameterList(model.lstm.all_weights[0])
 
     def forward(self, frames: Tensor, actions: Tensor, next_frames: Tensor, hx: Tensor, cx: Tensor
                 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -192,7 +194,7 @@ class JudgeModel(nn.Module):
     def remember(self, seen: Tensor, hx: Tensor, cx: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """The same behind the encoder: its output (n, features)."""
         # a step of the LSTM in the open: compilers stop at torch's own, and in bfloat16 it copies its weights each time
-        of_input, of_memory, bias_1, bias_2 = self.model.lstm.all_weights[0]
+        of_input, of_memory, bias_1, bias_2 = self.of_lstm
         gates = F.linear(seen, of_input, bias_1) + F.linear(hx, of_memory, bias_2)
         enters, stays, new, shown = gates.chunk(4, dim=-1)
         cx = stays.sigmoid() * cx + enters.sigmoid() * new.tanh()

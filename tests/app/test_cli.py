@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import signal
 import subprocess
@@ -12,7 +13,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from app.cli import main
+from app.cli import main, quota
 from app.commands.data import alone_in
 from app.commands.evaluate import shown
 from app.commands.train import seconds
@@ -106,6 +107,19 @@ def test_the_same_seed_under_other_rules_is_other_play(capsys, tmp_path):
     main([*again, "--noop-max", "1"])
     capsys.readouterr()
     assert "with seed 0 already" in fails(capsys, *again) and "seed 0 already" in fails(capsys, *again, "--noop-max", 1)
+
+
+@pytest.mark.parametrize(("files", "cores"), [
+    ({"cpu.max": "150000 100000\n"}, 2), ({"cpu.max": "50000 100000\n"}, 1), ({"cpu.max": "max 100000\n"}, None),
+    ({"cpu.max": "900000 100000\n"}, None), ({}, None),
+    ({"cpu/cpu.cfs_quota_us": "300000\n", "cpu/cpu.cfs_period_us": "100000\n"}, 3),
+    ({"cpu/cpu.cfs_quota_us": "-1\n", "cpu/cpu.cfs_period_us": "100000\n"}, None)])
+def test_a_containers_share_of_the_cores_is_known(tmp_path, monkeypatch, files, cores):
+    monkeypatch.setattr(os, "cpu_count", lambda: 8)
+    (tmp_path / "cpu").mkdir()
+    for name, text in files.items():
+        (tmp_path / name).write_text(text)
+    assert quota(tmp_path) == cores
 
 
 def test_help_needs_no_command(capsys):

@@ -254,7 +254,7 @@ def test_compiled_networks_compute_the_same(small_agent, monkeypatch):
     monkeypatch.setattr(acceleration.compiled.torch, "compile", lambda f: f)
     world = small_agent.world(runtime=EXACT)
     frames, _ = dreams(world, small_agent, 5)
-    world.engine = acceleration.compiled.build(world.denoiser, world.reward_end, world.runtime)
+    world.engine = acceleration.compiled.build(world.denoiser, world.reward_end, replace(world.runtime, compile=True))
     same, _ = dreams(world, small_agent, 5)
     assert psnr(frames, same) > 40 and "torch.compile" in world.path
 

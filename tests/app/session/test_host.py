@@ -43,6 +43,24 @@ def test_all_who_are_due_are_one_batch(enter, world: RowWorld, clock: FakeClock)
     assert world.batches == [5] * 10 and set(seen.values()) == {10}
 
 
+@pytest.mark.parametrize("by_host", [True, False])
+def test_the_clock_waits_for_what_a_gpu_was_only_told_to_do(enter, world: RowWorld, clock: FakeClock, by_host):
+    class Queued(torch.Tensor):
+        def cpu(self):
+            clock.advance(0.05)
+            return self.as_subclass(torch.Tensor)
+
+    step, session = world.step, enter()
+    world.step = lambda *x: (made := step(*x))._replace(rewards=made.rewards.as_subclass(Queued))
+    if by_host:
+        host = Host(clock)
+        host.add(session, lambda _: None)
+        host.round()
+    else:
+        session.tick()
+    assert session.view.milliseconds > 49
+
+
 def test_who_comes_at_another_moment_joins_the_beat(enter, world: RowWorld, clock: FakeClock):
     host = Host(clock)
     for seed in range(3):
