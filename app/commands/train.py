@@ -12,8 +12,12 @@ from contextlib import contextmanager
 from dataclasses import replace
 from difflib import get_close_matches
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from app.cli import main, parse
+
+if TYPE_CHECKING:
+    from diamond_core.config import TrainConfig
 
 UNITS = {"s": 1, "m": 60, "h": 3600}
 HELP = """usage: diamond train --game GAME --preset paper|playground|tiny --run DIR [options]
@@ -66,13 +70,8 @@ def train(args: list[str]) -> None:
         raise ValueError("name the run's folder: --run DIR")
     run = Run(Path(values["run"]))
     if resume:
-        moved = take(rest, "--dataset")
-        if other := [*(f"--{name}" for name in ("game", "preset", "init") if values[name]), *rest]:
-            raise ValueError(f"--resume takes the configuration from the run; leave out {' '.join(other)}")
-        config = run.config()
-        if moved and not config.dataset:
-            raise ValueError("this run learns from what it plays itself: leave out --dataset")
-        config = replace(config, dataset=moved or config.dataset)
+        others = [f"--{name}" for name in ("game", "preset", "init") if values[name]]
+        config = resumed(run.config, others, rest)
     config = replace(config, game=canonical(config.game))
     processes = join(config.runtime.device)
     lock = None
@@ -95,6 +94,17 @@ def train(args: list[str]) -> None:
         if lock is not None:
             lock.release()
         leave()
+
+
+def resumed(known: Callable[[], TrainConfig], others: list[str], rest: list[str]) -> TrainConfig:
+    """What a run was begun with, and where its dataset lies now. Raises ValueError for any other option."""
+    moved = take(rest, "--dataset")
+    if others or rest:
+        raise ValueError(f"--resume takes the configuration from the run; leave out {' '.join([*others, *rest])}")
+    config = known()
+    if moved and not config.dataset:
+        raise ValueError("this run learns from what it plays itself: leave out --dataset")
+    return replace(config, dataset=moved or config.dataset)
 
 
 def report(trainer: object, run: object, finished: bool) -> None:
