@@ -67,7 +67,7 @@ def brought(bring: Any) -> str:
     try:
         folder = bring()
     except (CheckpointError, JobError, Unknown, ValueError, OSError) as error:
-        raise gr.Error(str(error), title="This could not be brought in", print_exception=False) from None
+        raise gr.Error(f"This could not be brought in: {error}", print_exception=False) from None
     return f"<p>{escape(folder.name)} is here. It is in the gallery of the Play tab.</p>"
 
 
@@ -76,7 +76,7 @@ def thrown(name: str, shelf: Path) -> str:
     try:
         imports.throw_out(name or "", shelf)
     except (CheckpointError, OSError) as error:
-        raise gr.Error(str(error), title="This could not be deleted", print_exception=False) from None
+        raise gr.Error(f"This could not be deleted: {error}", print_exception=False) from None
     return f"<p>{escape(name)} is gone.</p>"
 
 

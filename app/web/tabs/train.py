@@ -119,7 +119,7 @@ def begin(house: House, game: str, preset: str, source: str, begin_with: str, mi
                       int(epochs) if epochs else None, int(batch) if batch else None, rate or None)
         made = house.jobs.start(order)
     except (JobError, ValueError) as error:
-        raise gr.Error(str(error), title="This cannot be trained", print_exception=False) from None
+        raise gr.Error(f"This cannot be trained: {error}", print_exception=False) from None
     return gr.Radio(choices=choices(house), value=made, visible=True)
 
 
@@ -128,7 +128,7 @@ def told(act: Any, run: str) -> None:
     try:
         act(run)
     except JobError as error:
-        raise gr.Error(str(error), title="That did not work", print_exception=False) from None
+        raise gr.Error(f"That did not work: {error}", print_exception=False) from None
 
 
 def choices(house: House) -> list[tuple[str, str]]:
