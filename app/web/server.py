@@ -72,6 +72,7 @@ def add_pages(app: FastAPI, house: House) -> None:
 
     @app.post("/login")
     async def login(request: Request) -> Response:
+        """Lets in who knows the password; only wrong ones use up the attempts that all strangers share."""
         form = await request.form(max_files=0, max_fields=4, max_part_size=MAX_LOGIN)
         if not house.knocks.take():
             again = "Too many have knocked: try again in some seconds."

@@ -28,6 +28,7 @@ from diamond_core.config import (
 from diamond_core.evaluation.returns import play_episodes
 from diamond_core.replay import Dataset, DatasetError
 from diamond_core.training.checkpoint import CONVERTER, stages_before
+from diamond_core.training.collect import Collector
 from diamond_core.training.library import load
 from diamond_core.training.progress import Position
 from diamond_core.training.run import Run, RunError
@@ -142,6 +143,15 @@ def test_a_disk_that_is_full_at_an_epochs_end_costs_nothing_once_it_is_not(unsto
             train(tmp_path / "run", config)
     trainer = train(tmp_path / "run", config)
     assert trainer.position.epoch == 2 and [m.name for m in Run(tmp_path / "run").moments()] == ["epoch_0001"]
+
+
+def test_the_agent_collects_from_other_beginnings_than_who_played_first(tmp_path, monkeypatch):
+    seeds = []
+    monkeypatch.setattr("diamond_core.training.trainer.Collector", lambda *x: seeds.append(x[3]) or Collector(*x))
+    few = {name: replace(getattr(CONFIG, name), first_updates=1, updates=1) for name in LEARNED}
+    collection = replace(CONFIG.collection, first_policy="random")
+    train(tmp_path / "run", replace(CONFIG, **few, collection=collection))
+    assert len(set(seeds)) == 2
 
 
 def test_what_torch_says_of_a_full_disk_is_a_full_disk(tmp_path, monkeypatch):
