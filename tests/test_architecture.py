@@ -11,7 +11,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 LEVELS = {
-    "types": 0, "config": 0, "presets": 1, "pixels": 0, "graphs": 0, "device": 1, "nn": 2, "diffusion": 3,
+    "types": 0, "config": 0, "presets": 1, "pixels": 0, "files": 0, "graphs": 0, "device": 1, "nn": 2, "diffusion": 3,
     "envs": 4, "replay": 4, "world": 4, "agent": 4, "evaluation": 5, "training": 6,
 }
 """A room may import rooms of lower levels, itself, and nothing else of diamond_core."""
@@ -49,6 +49,12 @@ def test_directions(path):
         if top == "diamond_core" and rest and where.parts[0] == "diamond_core" and where.name != "__init__.py":
             mine, theirs = where.parts[1].removesuffix(".py"), rest[0]
             assert mine == theirs or LEVELS[theirs] < LEVELS[mine], f"{mine} may not know {theirs}"
+
+
+def test_a_window_opens_before_torch_is_imported():
+    """It takes seconds, in which a person would see nothing."""
+    code = "import sys, app.desktop.start; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=lambda p: str(p.relative_to(ROOT)))

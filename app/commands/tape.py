@@ -77,10 +77,12 @@ def in_window(c: Replay, tape: Tape) -> None:
         check_or_render(c, tape)
         return
     from app.desktop.start import play
+    from diamond_core.world.accelerate import engines_of
 
     def prepare(session: Session) -> None:
         if c.first is None:
-            session.follow(tape)
+            shape = session.agent.config.frame_shape
+            session.follow(tape, engines=engines_of(set(tape.paths.values()), session.world, shape))
         else:
             session.go_on_from(tape, c.first)
 

@@ -97,6 +97,8 @@ class Game:
     def close(self) -> None:
         """Stops stepping; the session is forgotten as soon as the worker is free."""
         self._closed = True
+        if self._session is not None and self._session.search is not None:
+            self._session.search.stop()  # the next game wants the processor
         self.worker.beat_with(None)
         self.worker.ask("Closing", self._forget, must=True)
 

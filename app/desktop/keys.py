@@ -15,7 +15,7 @@ import pygame
 from pygame.event import Event
 
 from app.session.controls import KEYMAP, load_keymap, save_keymap
-from diamond_core.replay.episode import write_whole
+from diamond_core.files import write_whole
 
 KeyMap = Mapping[str, tuple[str, ...]]
 """Command -> names of keys, each as pygame calls the key or as the character that it types."""

@@ -109,6 +109,6 @@ def loader(checkpoint: str, seed: int | None, steps: NumSteps, device: str, keym
             if world.path != before:
                 say(f"faster from here: {words}")
 
-        accelerate(world, agent.config.frame_shape, told)
+        session.search = accelerate(world, agent.config.frame_shape, told)
         return session
     return load

@@ -12,7 +12,7 @@ from threading import Lock
 from typing import NamedTuple
 
 from app.session.clock import Clock, RealClock
-from diamond_core.replay.episode import write_whole
+from diamond_core.files import write_whole
 
 BUTTONS = ("UP", "DOWN", "LEFT", "RIGHT", "FIRE")
 OPPOSITE = {"UP": "DOWN", "DOWN": "UP", "LEFT": "RIGHT", "RIGHT": "LEFT"}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -10,6 +11,7 @@ from app.session.tape import Tape, hash_of
 from diamond_core.config import SamplerConfig
 from diamond_core.envs import Trail
 from diamond_core.world.dream import DreamState, World
+from diamond_core.world.engine import Engine
 
 
 class Lead(NamedTuple):
@@ -23,8 +25,9 @@ class Lead(NamedTuple):
 class Guide:
     """Where a session stands on a tape."""
 
-    def __init__(self, tape: Tape, first: int) -> None:
-        self.tape = tape
+    def __init__(self, tape: Tape, first: int, engines: Mapping[str, Engine] | None = None) -> None:
+        """`engines`: what this machine has of what the tape was dreamt on, by name."""
+        self.tape, self._engines = tape, engines or {}
         self.number = self._told = first
         """The next step, and the one of which `before` was told last."""
         self.first_difference: int | None = None
@@ -34,6 +37,12 @@ class Guide:
     def over(self) -> bool:
         """Whether the tape has no further step."""
         return self.number >= len(self.tape)
+
+    @property
+    def engine(self) -> Engine | None:
+        """What dreamt the newest step, where that is here."""
+        names = [name for step, name in sorted(self.tape.paths.items()) if step < self.number]
+        return self._engines.get(names[-1]) if names else None
 
     def before(self, world: World) -> tuple[Trail | None, DreamState | None]:
         """Where reality is to go before the next step, and what is to be dreamt on from, told once; where the first one

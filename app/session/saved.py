@@ -12,7 +12,7 @@ from safetensors.torch import save
 
 from diamond_core.envs import Trail
 from diamond_core.envs.atari import MOST_NOOPS
-from diamond_core.replay.episode import write_whole
+from diamond_core.files import write_whole
 from diamond_core.world.dream import DreamState
 
 FORMAT = "diamond-dream-1"

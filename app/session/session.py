@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
@@ -19,12 +20,17 @@ from app.session.tape import Tape
 from app.session.twin import rgb
 from app.session.view import Facts, Knobs, View
 from diamond_core.pixels import nearest_bytes
+from diamond_core.world.accelerate import Acceleration
 from diamond_core.world.deadline import StepBudget
 from diamond_core.world.dream import reseeded
+from diamond_core.world.engine import Engine
 
 
 class Session(Play):
     """One person's play, with time, forks, paint and knobs. Not to be used by two threads at once: see `Host.call`."""
+
+    search: Acceleration | None = None
+    """What looks for a faster engine for its world, where the world is its own."""
 
     # time
 
@@ -228,8 +234,9 @@ class Session(Play):
         self.say(f"on from step {number} of the tape")
         return self._publish()
 
-    def follow(self, tape: Tape, number: int = 0) -> View:
-        """Plays a tape again from a step on; a key takes over. The numbers begin at 0 there."""
+    def follow(self, tape: Tape, number: int = 0, engines: Mapping[str, Engine] | None = None) -> View:
+        """Plays a tape again from a step on; a key takes over. The numbers begin at 0 there. `engines`, by name, dream
+        what they dreamt on the tape."""
         if number >= len(tape):
             raise ValueError(f"this tape has {len(tape)} steps: choose one from 0 to {len(tape) - 1}")
         if tape.lived.all():
@@ -237,6 +244,6 @@ class Session(Play):
         if tape.lived[:number + 1].all():
             raise ValueError("this tape begins in reality: choose a step that was dreamt")
         self.go_on_from(tape, number)
-        self.resync_every, self.horizon, self.guide = 0, None, Guide(tape, number)
+        self.resync_every, self.horizon, self.guide = 0, None, Guide(tape, number, engines)
         self.say("a tape is being played again: any key takes over")
         return self._publish()

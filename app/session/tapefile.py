@@ -29,7 +29,7 @@ from app.session.saved import trail_of
 from app.session.tape import HASH_BYTES, Origin, Tape, TapeError, unpack_value
 from diamond_core.config import SamplerConfig
 from diamond_core.diffusion.sampler import check_num_steps
-from diamond_core.replay.episode import write_whole
+from diamond_core.files import write_whole
 from diamond_core.training.checkpoint import CONVERTER
 
 FORMAT = "diamond-tape-1"
@@ -113,8 +113,11 @@ def from_bytes(data: bytes) -> Tape:
             raise ValueError("it was changed or damaged")
         return checked(_tape(arrays, facts))
     except FOREIGN as error:
-        of_form = isinstance(error, cattrs.BaseValidationError)
-        reason = "; ".join(cattrs.transform_error(error)[:2]) if of_form else error
+        reason: object = error
+        if isinstance(error, cattrs.BaseValidationError):
+            reason = "; ".join(cattrs.transform_error(error)[:2])
+        elif isinstance(error, SafetensorError | json.JSONDecodeError | UnicodeDecodeError):
+            reason = "it is another kind of file, or cut off"
         raise TapeError(f"expected a tape ({reason}): record one with R while playing") from error
 
 

@@ -197,7 +197,7 @@ class House:
     async def prove(self, name: str, is_owner: bool) -> Proof:
         """Dreams a tape again. Raises ValueError."""
         tape = await asyncio.to_thread(self.tapes.tape, name)
-        dream = self.shelf.fitting(tape.origin.game, tape.origin.sha256)
+        dream = self.shelf.fitting(self.shelf.cards(is_owner), tape.origin.game, tape.origin.sha256)
         if dream is None:
             raise TapesError(f"no dream of {tape.origin.game} is installed: bring one in under Models")
         if self._proving.locked():

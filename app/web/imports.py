@@ -20,16 +20,15 @@ from diamond_core.training.checkpoint import (
     CheckpointError,
     import_published,
     load_checkpoint,
-    read_card,
     save_checkpoint,
 )
-from diamond_core.training.library import load
+from diamond_core.training.library import SHIPPED, WORLDS, load
 
 NAME = re.compile(r"[A-Za-z0-9][\w.-]{0,59}")
 REPOSITORY = re.compile(r"[\w.-]{1,96}/[\w.-]{1,96}")
 
-FOLDER = re.compile(r"(?<!\S)(/|[A-Za-z]:\\)\S*[/\\]")
-"""An absolute path up to the file's own name."""
+FOLDER = re.compile(r"(?<!\S)\S*[/\\](?=\S)")
+"""A path up to the file's own name."""
 
 
 def bring_files(files: Sequence[Path], game: str, name: str, shelf: Path) -> Path:
@@ -37,8 +36,8 @@ def bring_files(files: Sequence[Path], game: str, name: str, shelf: Path) -> Pat
     CheckpointError, JobError."""
     named = {path.name: path for path in files}
     try:
-        if CARD in named:
-            return bring_folder(named, name or re.sub(r"\W+", "-", read_card(named[CARD].parent).game), shelf)
+        if {CARD, WEIGHTS} & set(named):
+            return bring_folder(named, name, shelf)
         if len(files) == 1 and files[0].suffix in (".pt", ".pth", ".safetensors"):
             return bring_published(str(files[0]), game, name, shelf)
     except CheckpointError as error:
@@ -52,30 +51,36 @@ def bring_folder(named: dict[str, Path], name: str, shelf: Path) -> Path:
     missing = {WEIGHTS, CARD, STARTS} - set(named)
     if missing:
         raise CheckpointError(f"missing {', '.join(sorted(missing))}: choose all files of the checkpoint together")
-    target = free(shelf, name)
+    shelf.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=shelf) as folder:
         copy = Path(folder) / "checkpoint"
         copy.mkdir()
         for file in (WEIGHTS, CARD, STARTS, "fidelity.json"):
             if file in named:
                 shutil.copyfile(named[file], copy / file)
-        load_checkpoint(copy)
+        agent = load_checkpoint(copy)
+        assert agent.card is not None
+        # what is wrong with the files comes before a name that is taken: another name would not help them
+        target = free(shelf, name, agent.card.game)
         copy.rename(target)
     return target
 
 
 def bring_published(source: str, game: str, name: str, shelf: Path) -> Path:
     """A published state dict: a file, or hub:OWNER/REPOSITORY. Raises CheckpointError, JobError."""
+    if not game:
+        raise CheckpointError("say which game it was trained on: these weights do not")
     game = canonical(game)
-    target = free(shelf, name or re.sub(r"\W+", "-", game))
     agent, card = import_published(source, game, action_names(game))
-    return save_checkpoint(target, agent, card, real_starts(game, agent), torch.float16)
+    return save_checkpoint(free(shelf, name, game), agent, card, real_starts(game, agent), torch.float16)
 
 
 def bring_from_hub(repository: str, game: str, name: str, shelf: Path) -> Path:
     """A published checkpoint from the Hub. Raises CheckpointError, JobError."""
     if not REPOSITORY.fullmatch(repository.strip()):
         raise CheckpointError(f"expected OWNER/REPOSITORY, as in eloialonso/diamond, got '{repository}'")
+    if game:
+        free(shelf, name, canonical(game))  # before much is fetched
     return bring_published(f"hub:{repository.strip()}", game, name, shelf)
 
 
@@ -83,23 +88,29 @@ def bring_moment(run_moment: Path, name: str, shelf: Path) -> Path:
     """A moment of a run as a checkpoint of its own. Raises CheckpointError."""
     agent = load(run_moment, "cpu")
     assert agent.card is not None
-    return save_checkpoint(free(shelf, name), agent, agent.card, agent.starts, torch.float16)
+    return save_checkpoint(free(shelf, name, agent.card.game), agent, agent.card, agent.starts, torch.float16)
+
+
+def own(shelf: Path) -> dict[str, Path]:
+    """What was brought in, by name: in a checkout the shipped dreams lie on the same shelf, and stay."""
+    kept = WORLDS if shelf.resolve() == SHIPPED else ()
+    return {folder.name: folder for folder in sorted(shelf.iterdir() if shelf.is_dir() else [])
+            if (folder / CARD).is_file() and not folder.is_symlink() and folder.name not in kept}
 
 
 def throw_out(name: str, shelf: Path) -> None:
-    """Removes a checkpoint that lies on the owner's own shelf. Raises CheckpointError."""
-    for folder in shelf.iterdir() if shelf.is_dir() else []:
-        if folder.name == name and (folder / CARD).is_file() and not folder.is_symlink():
-            gone = folder.with_name(f".{name}.gone")
-            folder.rename(gone)
-            shutil.rmtree(gone)
-            return
-    raise CheckpointError(f"'{name}' does not lie in {shelf}: what was shipped stays")
+    """Removes a checkpoint that was brought in. Raises CheckpointError."""
+    folder = own(shelf).get(name)
+    if folder is None:
+        raise CheckpointError(f"'{name}' was not brought in: what was shipped stays")
+    gone = folder.with_name(f".{name}.gone")
+    folder.rename(gone)
+    shutil.rmtree(gone)
 
 
-def free(shelf: Path, name: str) -> Path:
-    """A new place on the shelf. Raises JobError."""
-    name = name.strip()
+def free(shelf: Path, name: str, game: str) -> Path:
+    """A new place on the shelf, by this name or the game's. Raises JobError."""
+    name = name.strip() or re.sub(r"\W+", "-", game)
     if not NAME.fullmatch(name):
         raise JobError(f"a name is made of letters, digits, '.', '_' and '-', got '{name}'")
     shelf.mkdir(parents=True, exist_ok=True)

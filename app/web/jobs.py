@@ -22,13 +22,15 @@ from filelock import FileLock, Timeout
 
 from diamond_core import envs
 from diamond_core.config import TrainConfig
+from diamond_core.files import write_whole
 from diamond_core.presets import PRESETS
 from diamond_core.training.checkpoint import read_card
-from diamond_core.training.run import Run, RunError, write_atomically
+from diamond_core.training.run import Run, RunError
 
 State = Literal["training", "stopping", "stopped", "finished", "failed", "unreadable"]
 NAME = re.compile(r"[A-Za-z0-9][\w.-]{0,59}")
 JOB, LOG = "job.json", "train.log"
+MOST_SEED = 2**31 - 1
 START = "import sys; from app.cli import main; main(sys.argv[1:])"
 ASKED_TO_STOP: int = getattr(signal, "CTRL_BREAK_EVENT", signal.SIGTERM)
 """On Windows, which has the break key, SIGTERM ends a process at once, unsaved."""
@@ -115,7 +117,7 @@ class Jobs:
         if not status.ours:
             raise JobError(f"{name} was started elsewhere: press Ctrl-C there")
         os.kill(job["pid"], ASKED_TO_STOP)
-        write_atomically(self.runs / name / JOB, json.dumps({**job, "asked": True}).encode())
+        write_whole(self.runs / name / JOB, json.dumps({**job, "asked": True}).encode())
 
     def delete(self, name: str) -> None:
         """Removes a run and everything in it. Raises JobError while it is trained."""
@@ -211,7 +213,7 @@ class Jobs:
         if os.name == "posix":
             # Windows moves no file that is open
             os.replace(where, folder / LOG)
-        write_atomically(folder / JOB, json.dumps(job).encode())
+        write_whole(folder / JOB, json.dumps(job).encode())
 
     def _free_name(self, game: str) -> str:
         stem = re.sub(r"\W+", "-", game.removeprefix("gym:")).strip("-") or "run"
@@ -269,13 +271,19 @@ def arguments_of(order: Order) -> list[str]:
     arguments = ["--game", game, "--preset", order.preset, "--seed", str(order.seed)]
     if order.minutes is not None and not 0 < order.minutes < 10**6:
         raise JobError(f"choose more than 0 minutes, or 0 to go on until it is done; got {order.minutes:g}")
-    numbers = {"--time-limit": None if order.minutes is None else f"{max(order.minutes, 0.1) * 60:.0f}s",
-               "--dataset": order.dataset, "--final-epochs": order.epochs, "--denoiser.batch-size": order.batch_size,
-               "--denoiser.learning-rate": order.learning_rate}
-    for option, value in numbers.items():
+    if not 0 <= order.seed <= MOST_SEED:
+        raise JobError(f"choose a seed of 0 to {MOST_SEED}, got {order.seed:.6g}")
+    if order.minutes is not None:
+        arguments += ["--time-limit", f"{max(order.minutes, 0.1) * 60:.0f}s"]
+    if order.dataset is not None:
+        arguments += ["--dataset", order.dataset]
+    numbers = {"--final-epochs": ("epochs", order.epochs, 10**6),
+               "--denoiser.batch-size": ("a batch size", order.batch_size, 10**4),
+               "--denoiser.learning-rate": ("a learning rate", order.learning_rate, 1)}
+    for option, (what, value, most) in numbers.items():
         if value is not None:
-            if not isinstance(value, str) and not 0 < value < 10**6:
-                raise JobError(f"{option[2:]} must be more than 0, got {value}")
+            if not 0 < value <= most:
+                raise JobError(f"choose {what} of more than 0 and at most {most}, or 0 for the preset's; got {value}")
             arguments += [option, str(value)]
     if order.initial is not None:
         # the player of another game has nothing to teach; a world has, and goes on to see as many frames as it did

@@ -220,6 +220,8 @@ def parse(data: str | bytes) -> Message:
     except ValidationError as error:
         first = error.errors(include_url=False, include_context=False, include_input=False)[0]
         where = ".".join(str(part) for part in first["loc"]) or "message"
+        if where.startswith("Open."):  # no page makes such a wish by itself
+            raise BadMessage("this link was cut off or changed: ask for it again") from None
         raise BadMessage(f"{where}: {first['msg']}"[:120]) from None
 
 

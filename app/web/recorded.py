@@ -29,22 +29,23 @@ def is_owner(request: Request) -> bool:
 
 def add_tapes(app: FastAPI, house: House) -> None:
     """The library of recordings."""
-    def told(recording: Recording) -> dict[str, Any]:
-        dream = house.shelf.fitting(recording.game, recording.sha256)
-        return {**asdict(recording), "has_loop": recording.has_loop, "dream": dream}
+    def told(recordings: list[Recording], request: Request) -> list[dict[str, Any]]:
+        cards = house.shelf.cards(is_owner(request)) if recordings else []
+        return [{**asdict(r), "has_loop": r.has_loop, "dream": house.shelf.fitting(cards, r.game, r.sha256)}
+                for r in recordings]
 
     @app.get("/api/tapes")
     def tapes(request: Request, names: str = "") -> list[dict[str, Any]]:
         """All recordings for the owner; a visitor must know their names, separated by commas."""
         if is_owner(request):
-            return [told(recording) for recording in house.tapes.all()]
+            return told(house.tapes.all(), request)
         found = []
         for name in names.split(",")[:MOST_NAMES]:
             try:
-                found.append(told(house.tapes.get(name)))
+                found.append(house.tapes.get(name))
             except TapesError:
                 continue
-        return found
+        return told(found, request)
 
     @app.post("/api/tapes")
     async def bring(request: Request, title: str = "a tape") -> dict[str, Any]:
@@ -57,7 +58,12 @@ def add_tapes(app: FastAPI, house: House) -> None:
             if len(data) > MOST_UPLOAD:
                 raise HTTPException(413, f"expected a tape of at most {MOST_UPLOAD >> 20} MiB")
         return await answered(asyncio.to_thread(
-            lambda: told(house.tapes.bring(bytes(data), title[:60], not is_owner(request)))))
+            lambda: told([house.tapes.bring(bytes(data), title, not is_owner(request))], request)[0]))
+
+    @app.post("/api/tapes/{name}/title")
+    async def rename(name: str, title: str) -> dict[str, str]:
+        """Gives a recording another title; an empty one leaves it as it was."""
+        return {"title": await answered(asyncio.to_thread(house.tapes.rename, name, title))}
 
     @app.get("/api/tapes/{name}.{ending}")
     async def file(name: str, ending: str) -> Response:

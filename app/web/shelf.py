@@ -8,7 +8,8 @@ from __future__ import annotations
 import re
 import threading
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -113,9 +114,18 @@ class Shelf:
             raise Unknown(f"there is no dream called '{name}': go back to the games and choose one")
         return found
 
-    def fitting(self, game: str, sha256: str) -> str | None:
-        """The installed dream with these weights, or else one of the same game."""
-        cards = [(name, read_card(path)) for name, path in installed().items() if offer_of(name, path) is not None]
+    def cards(self, is_owner: bool) -> list[tuple[str, Card]]:
+        """Of the installed dreams, and for the owner of every training's moments, the newest first."""
+        found = [(name, read_card(path)) for name, path in installed().items() if offer_of(name, path) is not None]
+        for folder in sorted(self.runs.iterdir()) if is_owner and self.runs.is_dir() else []:
+            for name, _ in reversed(self.moments(folder.name)) if Run(folder).exists else []:
+                with suppress(CheckpointError):  # it may go while we look
+                    found.append((name, read_card(self.path_of(name, True))))
+        return found
+
+    @staticmethod
+    def fitting(cards: Sequence[tuple[str, Card]], game: str, sha256: str) -> str | None:
+        """The dream with these weights, or else the first of the same game."""
         same = [name for name, card in cards if card.sha256 == sha256]
         return next(iter(same + [name for name, card in cards if card.game == game]), None)
 

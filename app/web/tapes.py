@@ -15,7 +15,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from itertools import chain
 from pathlib import Path
@@ -26,10 +26,10 @@ from app.session.film import carry
 from app.session.look import STEPS_A_SECOND
 from app.session.recording import Beside
 from app.session.tape import Tape, TapeError
-from app.session.tapefile import load_tape, save_tape
+from app.session.tapefile import load_tape, save_tape, to_bytes
 from app.session.timeline import Packed
 from app.session.video import SCALE, VideoWriter
-from diamond_core.replay.episode import write_whole
+from diamond_core.files import write_whole
 
 LOG = logging.getLogger(__name__)
 NAME = re.compile(r"[A-Za-z0-9_-]{8,40}")
@@ -78,11 +78,13 @@ class Recording:
     by_visitor: bool = False
     whose: str = ""
     """A mark that all recordings of one player have in common; what was brought in has the empty one."""
+    brought: bool = False
+    """Its film came with it, and there are no frames to make others of."""
 
     @property
     def has_loop(self) -> bool:
         """Whether it can be had as a GIF or WebP, which grow with every picture."""
-        return self.has_film and self.steps * (1 + self.twin) <= MOST_LOOPED
+        return self.has_film and not self.brought and self.steps * (1 + self.twin) <= MOST_LOOPED
 
 
 def new_name() -> str:
@@ -121,7 +123,22 @@ class Tapes:
             raise TapesError(f"this tape would take too long to dream again: expected at most {MOST_STEPS} steps")
         if real_steps_of(tape) > MOST_REAL:
             raise TapesError("this tape would take too long to play again: too many rewinds in too long a game")
-        return self._write(tape, [], re.sub(r"[^\w .-]", "", title)[:60].strip() or "a tape", by_visitor, new_name())
+        if not by_visitor:
+            # the owner sees all recordings, and two that are one are one too many
+            packed, alike = to_bytes(tape), [r for r in self.all() if r.sha256 == tape.origin.sha256]
+            for known in alike:
+                if known.steps == len(tape) and self._path(known.id, "tape").read_bytes() == packed:
+                    raise TapesError(f"this tape is here already: '{known.title}'")
+        # a visitor's film could show anything
+        film = data if not by_visitor and data[4:8] == b"ftyp" else b""
+        return self._write(tape, [], cleaned(title) or "a tape", by_visitor, new_name(), film=film)
+
+    def rename(self, name: str, title: str) -> str:
+        """Gives a recording another title, unless that is empty; returns the one it has. Raises TapesError."""
+        recording = self.get(name)
+        recording = replace(recording, title=cleaned(title) or recording.title)
+        write_whole(self._path(name, "json"), json.dumps(asdict(recording)).encode())
+        return recording.title
 
     def all(self) -> list[Recording]:
         """Newest first."""
@@ -182,15 +199,17 @@ class Tapes:
         except (OSError, ValueError, TypeError):
             return None
 
-    def _write(self, tape: Tape, seen: Sequence[Seen], title: str, by_visitor: bool, name: str, whose: str = ""
-               ) -> Recording:
+    def _write(self, tape: Tape, seen: Sequence[Seen], title: str, by_visitor: bool, name: str, whose: str = "",
+               film: bytes = b"") -> Recording:
         self.folder.mkdir(parents=True, exist_ok=True)
         recording = Recording(name, title, tape.origin.game, len(tape), time.time(),
-                              any(second is not None for _, second in seen), bool(seen), tape.origin.sha256,
-                              max(0, len(tape.values) - 1), by_visitor, whose)
+                              any(second is not None for _, second in seen), bool(seen or film),
+                              tape.origin.sha256, max(0, len(tape.values) - 1), by_visitor, whose, bool(film))
         save_tape(tape, self._path(name, "tape"))
         if seen:
             write_frames(seen, self._path(name, "frames"))
+        if film:
+            write_whole(self._path(name, "mp4"), film)
         # last: a recording is there when this file is
         write_whole(self._path(name, "json"), json.dumps(asdict(recording)).encode())
         if by_visitor:
@@ -222,6 +241,11 @@ class Tapes:
         except OSError as error:
             LOG.error("the film %s", path, exc_info=error)
             raise TapesError("this film could not be made: the disk may be full") from error
+
+
+def cleaned(title: str) -> str:
+    """A title without what a file's name cannot hold, as long as a card has room for."""
+    return re.sub(r"[^\w .-]", "", title)[:60].strip()
 
 
 def write_frames(seen: Sequence[Seen], path: Path) -> None:

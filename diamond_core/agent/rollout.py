@@ -80,6 +80,8 @@ def play(actor_critic: ActorCritic, env: VectorEnv, carry: Carry, length: int, r
         beyond = actor_critic(to_unit(frames), memory).values
     looks, actions, log_probs, rewards, ends, truncs, values, last_values, hx, cx = (
         torch.stack(x, dim=1) for x in zip(*steps, strict=True))
+    # older versions of torch keep copies of the weights that know no gradient, and would go on to learn with those
+    torch.clear_autocast_cache()
     next_values = torch.cat([values[:, 1:], beyond[:, None]], dim=1)
     bootstraps = torch.where(ends | truncs, last_values, next_values)
     return Played(actions, log_probs, rewards, ends, truncs, bootstraps, looks, *carry.memory, hx, cx

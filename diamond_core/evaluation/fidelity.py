@@ -20,8 +20,8 @@ from diamond_core.evaluation.inverse_dynamics import recognised, train_inverse_d
 from diamond_core.evaluation.metrics import Curve, average_precision, curve, psnr, ssim
 from diamond_core.evaluation.open_loop import OpenLoop, Watch, draw_windows, replay_actions
 from diamond_core.evaluation.sprites import player_of
+from diamond_core.files import write_whole
 from diamond_core.replay import Dataset, DatasetError
-from diamond_core.replay.episode import write_whole
 from diamond_core.world.dream import World
 
 FORMAT = "diamond-fidelity-1"

@@ -78,7 +78,8 @@ class FreeReport:
     reality: Side
     """Of the held-out play, whoever played it."""
     nearest_psnr: float
-    """dB to the nearest of many real frames, mean over the dreams' last tenth."""
+    """dB to the nearest of many real frames, mean over every tenth frame of the dreams' last tenth: of 100 steps it is
+    one."""
     nearest_psnr_worst: float
     """The lowest mean of a single dream there."""
     emulator: Side | None = None

@@ -49,9 +49,10 @@ class OpenLoop(NamedTuple):
 
 
 def draw_windows(dataset: Dataset, k: int, horizon: int, num: int, seed: int) -> Batch:
-    """Up to `num` different windows of k + horizon frames, every step of play about as likely to be in one.
+    """Up to `num` different windows of k + horizon frames, from all over the play.
 
     A window is whole where its episode is long enough; a shorter episode is one window from its start to its end.
+    Where episodes are only a few windows long, their first steps are in fewer windows than those further on.
     """
     windows, odds = [], []
     for index, length in enumerate(dataset.lengths.tolist()):

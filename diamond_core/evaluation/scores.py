@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from diamond_core.evaluation.returns import EpisodeResults, human_normalised
-from diamond_core.replay.episode import write_whole
+from diamond_core.files import write_whole
 
 FORMAT = "diamond-returns-1"
 RESAMPLES = 2_000

@@ -17,7 +17,8 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from diamond_core.replay.episode import Episode, write_whole
+from diamond_core.files import write_whole
+from diamond_core.replay.episode import Episode
 
 INFO = "info.json"
 THREADS = min(8, os.cpu_count() or 1)

@@ -6,7 +6,6 @@ The layout of an episode is our own: safetensors inside one zstd frame with its 
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,6 +16,8 @@ import torch
 import zstandard
 from safetensors import SafetensorError
 from torch import Tensor
+
+from diamond_core.files import write_whole
 
 Info = Mapping[str, str | int | float]
 
@@ -111,20 +112,6 @@ class Episode:
         except FOREIGN as error:
             reason, advice = str(error) or "too large", "restore it from a copy, or delete it to go on without it"
             raise EpisodeError(f"{path}: expected a whole episode ({reason}); {advice}") from error
-
-
-def write_whole(path: Path, data: bytes) -> None:
-    """Replaces a file in one step; whoever is killed meanwhile leaves the old file and a `.tmp` beside it."""
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    try:
-        with open(temporary, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
 
 
 def _pack(episode: Episode) -> bytes:

@@ -14,6 +14,8 @@ from diamond_core.training.run import Run
 from diamond_core.world.gym_env import DreamEnv, DreamVectorEnv
 
 SHIPPED = Path(__file__).resolve().parents[2] / "checkpoints"
+WORLDS = ("Breakout", "Freeway", "Pong")
+"""What lies there from the beginning; in a checkout others may come to lie beside them."""
 
 
 def shelves() -> list[Path]:

@@ -23,6 +23,7 @@ import torch
 from filelock import FileLock, Timeout
 
 from diamond_core.config import TrainConfig
+from diamond_core.files import write_whole
 from diamond_core.training.checkpoint import CONVERTER
 
 MAY_CHANGE = ("runtime", "save_every", "keep_checkpoints")
@@ -64,7 +65,7 @@ class Run:
         self._write(config)
 
     def _write(self, config: TrainConfig) -> None:
-        write_atomically(self._config_path, json.dumps(CONVERTER.unstructure(config), indent=2).encode() + b"\n")
+        write_whole(self._config_path, json.dumps(CONVERTER.unstructure(config), indent=2).encode() + b"\n")
 
     def config(self) -> TrainConfig:
         """The configuration that the run was begun with."""
@@ -186,14 +187,3 @@ def flat(config: Any, prefix: str = "") -> dict[str, Any]:
         name = prefix + f.name
         values.update(flat(value, name + ".") if dataclasses.is_dataclass(value) else {name: value})
     return values
-
-
-def write_atomically(path: Path, data: bytes) -> None:
-    """Under a temporary name first, so that a reader never sees half of it."""
-    temporary = path.with_name(f".{path.name}.tmp")
-    try:
-        temporary.write_bytes(data)
-        os.replace(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise

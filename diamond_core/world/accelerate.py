@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import copy
 import threading
@@ -27,6 +28,8 @@ WORTH = 0.9
 OUTRUN = 0.6
 """An engine that takes so little of Winograd's time has left OpenVINO behind, too, which took 0.62 of it on a Xeon with
 AMX (a world of the paper's size; 0.71 for the shipped Pong's)."""
+GRACE = 15.0
+"""Seconds that the end of the process waits for the engine that is being built."""
 Tell = Callable[[str], None]
 """Hears one short line for the person."""
 
@@ -40,7 +43,10 @@ class Acceleration:
         self._frame_shape = frame_shape
         self._tell = tell
         self._num_dreams = num_dreams
-        # a daemon: quitting the player must not wait for a compiler
+        self._unwanted = threading.Event()
+        # a daemon: quitting the player must not wait for a compiler; but a thread that still is in torch when the
+        # interpreter goes takes the whole process down with an abort
+        atexit.register(self.stop, GRACE)
         self._thread = threading.Thread(target=self._run, name="accelerate", daemon=True)
         self._thread.start()
 
@@ -54,15 +60,29 @@ class Acceleration:
         self._thread.join(timeout)
         return self.message
 
+    def stop(self, patience: float = 0.0) -> None:
+        """Looks no further than the engine that is being built; waits so many seconds for that."""
+        self._unwanted.set()
+        if patience and self._thread.is_alive():
+            self._thread.join(patience)
+
     def _run(self) -> None:
+        self._search()
+        atexit.unregister(self.stop)
+
+    def _search(self) -> None:
         started, before = time.perf_counter(), self.world.engine
         notes: list[str] = []
         try:
-            for engine in engines(self.world, self._frame_shape, self._num_dreams, notes.append):
+            for engine in engines(self.world, self._frame_shape, self._num_dreams, notes.append, self._unwanted.is_set):
+                if self._unwanted.is_set():
+                    break
                 self.world.engine = engine
         # A compiler or driver may fail in ways of its own, and play goes on without it
         except Exception as error:
             notes.append(" ".join(str(error).split())[:200] or type(error).__name__)
+        if self._unwanted.is_set():
+            return
         if self.world.engine is not before or not notes:
             notes = [f"{self.world.path}, ready after {time.perf_counter() - started:.1f} s", *notes]
         self.message = "; ".join(notes)
@@ -75,13 +95,14 @@ def accelerate(world: World, frame_shape: tuple[int, int, int], tell: Tell = lam
     return Acceleration(world, frame_shape, tell, num_dreams)
 
 
-def engines(world: World, frame_shape: tuple[int, int, int], num_dreams: int = 1, note: Tell = lambda _: None
-            ) -> Iterator[Engine]:
+def engines(world: World, frame_shape: tuple[int, int, int], num_dreams: int = 1, note: Tell = lambda _: None,
+            enough: Callable[[], bool] = lambda: False) -> Iterator[Engine]:
     """Engines that suit the device, warmed up, each faster than the one before; none where the present one is best.
 
     CUDA: compiled, where there is a compiler, and captured. CPU: what is written in C, here at once; OpenVINO where the
     processor multiplies bfloat16 and matrix units have not outrun it, or where there is no C compiler; torch.compile
-    where the runtime asks for it. Raises where there should be one and is none; what else was missing is noted.
+    where the runtime asks for it; no more of them once there is `enough`. Raises where there should be one and is none;
+    what else was missing is noted.
     """
     if world.runtime.device.type == "cuda":
         yield engine_of_gpu(world, frame_shape, num_dreams, note)
@@ -90,7 +111,7 @@ def engines(world: World, frame_shape: tuple[int, int, int], num_dreams: int = 1
         warm_up(engine, world, frame_shape, num_dreams)
         yield engine
     elif world.runtime.device.type == "cpu":
-        yield from engines_of_cpu(world, frame_shape, num_dreams, note)
+        yield from engines_of_cpu(world, frame_shape, num_dreams, note, enough)
 
 
 def engine_of_gpu(world: World, frame_shape: tuple[int, int, int], num_dreams: int, note: Tell) -> Engine:
@@ -115,13 +136,16 @@ def engine_of_gpu(world: World, frame_shape: tuple[int, int, int], num_dreams: i
     return engine
 
 
-def engines_of_cpu(world: World, frame_shape: tuple[int, int, int], num_dreams: int, note: Tell) -> Iterator[Engine]:
+def engines_of_cpu(world: World, frame_shape: tuple[int, int, int], num_dreams: int, note: Tell,
+                   enough: Callable[[], bool]) -> Iterator[Engine]:
     """See `engines`."""
     best, share = None, 1.0
     told: set[str] = set()
     builds = [winograd.build, tiles.build] if tiles.promised() else [winograd.build]
     for build in [*builds, openvino_runtime.build]:
         if build is openvino_runtime.build and best and (share < OUTRUN or not has_bfloat16(world.runtime.device)):
+            return
+        if enough():
             return
         try:
             engine = build(world.denoiser, world.reward_end, frame_shape)
@@ -167,11 +191,11 @@ def engines_of(names: set[str], world: World, frame_shape: tuple[int, int, int])
     there = {world.path: world.engine}
     networks = world.denoiser, world.reward_end, frame_shape
     builds: list[tuple[str, Callable[[], list[Engine]]]] = [
-        ("", lambda: list(engines(world, frame_shape))), ("Winograd", lambda: [winograd.build(*networks)]),
-        ("OpenVINO", lambda: [openvino_runtime.build(*networks)])]
+        ("Winograd", lambda: [winograd.build(*networks)]), ("OpenVINO", lambda: [openvino_runtime.build(*networks)]),
+        ("", lambda: list(engines(world, frame_shape)))]
     for kind, build in builds:
         missing = names - set(there)
-        if missing and (len(there) == 1 or any(name.startswith(kind) for name in missing)):
+        if any(name.startswith(kind) for name in missing):
             # a tape is played on what there is, and the verdict says what was missing
             with contextlib.suppress(RuntimeError):
                 there |= {engine.name: engine for engine in build()}

@@ -158,6 +158,7 @@ def faded(denoiser: Denoiser, target: Tensor, past: Tensor, actions: Tensor, lev
     """target (b, c, h, w) on its way to what the model guesses from noise, by 0 to `level`, one share a sample."""
     sigma = target.new_full((len(target),), GUESSED_AT)
     guess = denoiser(GUESSED_AT * torch.randn_like(target), sigma, past, actions)
+    torch.clear_autocast_cache()  # older versions of torch keep copies of the weights that know no gradient
     return target.lerp(guess, level * torch.rand(len(target), 1, 1, 1, device=target.device))
 
 

@@ -18,6 +18,7 @@ from diamond_core.presets import tiny
 from diamond_core.training.build import learners_of
 from diamond_core.training.learner import Learner, decay_groups
 from diamond_core.training.speed import endless
+from diamond_core.types import Batch
 from tests.conftest import EXACT
 
 CONFIG = LearnerConfig(learning_rate=0.01, warmup=4, weight_decay=0.0)
@@ -126,6 +127,25 @@ def test_passes_and_parts_of_nothing_are_refused(numbers):
                      returns=replace(config.returns, clip=0.2))
     with pytest.raises(ValueError, match="from 1 to 32 parts"):
         learners_of(config, list("ABC"), resolve(EXACT), 1, None)
+
+
+def test_in_bfloat16_all_weights_learn_and_no_copy_outlives_what_knew_no_gradient(monkeypatch: pytest.MonkeyPatch):
+    """Older versions of torch go on with the copies that autocast made of the weights without gradients."""
+    forgot, forget = [], torch.clear_autocast_cache
+    monkeypatch.setattr(torch, "clear_autocast_cache", lambda: (forgot.append(True), forget()))
+    config = tiny("toy")
+    config = replace(config, denoising=replace(config.denoising, guess_share=0.5))
+    runtime = resolve(replace(EXACT, precision="bfloat16"))
+    learners = learners_of(config, list("ABC"), runtime, 1, None)
+    rollouts = Rollouts(make_env("toy", 4, image_size=(8, 8)), 6, runtime)
+    rollouts.begin(learners["actor_critic"].model, 0)
+    frames = torch.randint(256, (2, 6, 3, 8, 8), dtype=torch.uint8)
+    never = torch.zeros(2, 6, dtype=torch.bool)
+    segments = Batch(frames, torch.zeros(2, 6, dtype=torch.int64), torch.zeros(2, 6), never, never, ~never)
+    for name, batch in (("actor_critic", rollouts), ("denoiser", segments)):
+        forgot.clear()
+        learners[name]._accumulate(batch)
+        assert forgot and all(p.grad is not None for p in learners[name].model.parameters()), name
 
 
 def test_an_encoder_that_rests_is_left_as_it_is_and_all_else_learns():

@@ -6,6 +6,8 @@ import itertools
 import platform
 import shutil
 import subprocess
+import sys
+import threading
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -200,6 +202,49 @@ def test_it_is_here_at_once_and_stays_where_nothing_is_faster(monkeypatch, has_b
     assert message.startswith(expected) and ("not installed" in message) is (openvino == "")
     assert ("OpenVINO f32 takes 130% of the time" in message) is (openvino == "OpenVINO f32")
     assert asked == (["Winograd float32"] if has_bfloat16 else [])
+
+
+def test_a_search_that_is_no_longer_wanted_looks_no_further(monkeypatch):
+    begun, gate, asked, told = threading.Event(), threading.Event(), [], []
+    build = winograd.build
+
+    def slow(*networks):
+        asked.append("Winograd")
+        begun.set()
+        assert gate.wait(30)
+        return build(*networks)
+
+    monkeypatch.setattr(acceleration.winograd, "build", slow)
+    monkeypatch.setattr(acceleration.tiles, "promised", lambda: False)
+    monkeypatch.setattr(acceleration, "has_bfloat16", lambda device: True)
+    monkeypatch.setattr(acceleration.openvino_runtime, "build", lambda *_: asked.append("OpenVINO"))
+    agent = agent_of(SIZES["toy"])
+    world: World = agent.world(runtime=EXACT)
+    before = world.engine
+    search = accelerate(world, agent.config.frame_shape, told.append)
+    assert begun.wait(30)
+    search.stop()
+    gate.set()
+    search.wait(30)
+    assert not search.running and world.engine is before and asked == ["Winograd"] and not told
+
+
+def test_who_quits_waits_for_the_engine_that_is_being_built():
+    """A thread that is in torch when the interpreter goes aborts the process."""
+    code = """
+import time
+from types import SimpleNamespace
+from diamond_core.world import accelerate as a
+def engines(*_):
+    time.sleep(1.5)
+    print("built", flush=True)
+    return iter(())
+a.engines = engines
+a.accelerate(SimpleNamespace(engine=None, path=""), (3, 8, 8))
+print("quits", flush=True)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0 and done.stdout.split() == ["quits", "built"], done
 
 
 def test_what_does_not_last_takes_it_without_a_search(monkeypatch):

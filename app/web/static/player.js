@@ -44,13 +44,14 @@ class DreamPlayer extends HTMLElement {
     if (watch) this.watch(watch);
     else if (game) {
       this.open({ game, seed: seedOf(asked.get("seed")), nth: Number(asked.get("nth")) || 0,
-                  actions: asked.get("actions") ?? "", drawn: asked.get("drawn") ?? "" });
+                  actions: asked.get("actions") ?? "", drawn: asked.get("drawn") ?? "" }, true);
     }
   }
 
-  /** Into a dream: { game, seed, nth, actions, drawn, tape, at }. */
-  open(dream) {
+  /** Into a dream: { game, seed, nth, actions, drawn, tape, at }; `arrived` by an address that says so. */
+  open(dream, arrived = false) {
     this.dream = { seed: Math.floor(Math.random() * 2 ** 24), ...dream };
+    if (!arrived) this.address();
     this.again = false;
     this.state("play");
     this.root.classList.add("blank");
@@ -58,6 +59,14 @@ class DreamPlayer extends HTMLElement {
     if (this.link && !this.link.closed) this.link.send("open", this.dream);
     else this.connect({});
     this.find(".play").focus({ preventScroll: true });
+  }
+
+  /** The way back leads out of the dream, and whoever loads the page again begins it again. */
+  address() {
+    if (this.embedded || this.hasAttribute("game")) return;
+    const { game, seed, tape } = this.dream;
+    const to = location.pathname + location.search + (tape ? "" : `#${new URLSearchParams({ game, seed })}`);
+    history[history.state?.dream ? "replaceState" : "pushState"]({ dream: true }, "", to);
   }
 
   watch(watch) {
@@ -72,7 +81,9 @@ class DreamPlayer extends HTMLElement {
     this.link = new Link((name, fields, pictures) => this[`on_${name}`]?.(fields, pictures), first);
   }
 
-  leave() {
+  /** To the games; `back` also in the browser's history, where the dream has put itself there. */
+  leave(back = true) {
+    if (back && history.state?.dream) history.back();
     this.link?.close();
     this.link = this.dream = this.game = null;
     this.root.classList.remove("watching", "awake", "recording");
@@ -148,6 +159,9 @@ class DreamPlayer extends HTMLElement {
   }
 
   on_sheet(fields, [bitmap]) {
+    // it was on its way when it was no longer wanted
+    if (fields.what === "fan" && !this.asking) { this.send("unfork"); return; }
+    this.asking = false;
     const sheet = this.find(".sheet"), done = () => { this.overlay = null; this.send("unfork"); this.focusPlay(); };
     if (fields.what === "fan") {
       this.overlay = fan(sheet, fields, bitmap, (action) => { this.overlay = null; this.send("branch", { action });
@@ -338,7 +352,8 @@ class DreamPlayer extends HTMLElement {
     };
     this.root.addEventListener("click", act);
     window.addEventListener("keydown", (event) => this.shortcut(event));
-    window.addEventListener("dream-open", (event) => { showPlay(); this.leave(); this.open(event.detail); });
+    window.addEventListener("dream-open", (event) => { showPlay(); this.leave(false); this.open(event.detail); });
+    window.addEventListener("popstate", (event) => this.dream && !event.state?.dream && this.leave());
     // another link in the same tab changes no more than what is behind the #
     window.addEventListener("hashchange", () => {
       const asked = new URLSearchParams(location.hash.slice(1));
@@ -383,6 +398,7 @@ class DreamPlayer extends HTMLElement {
 
   shortcut(event) {
     if (event.key === "Escape" && this.overlay) { this.close(); return; }
+    if (event.key === "Escape" && this.asking) { this.asking = false; this.say(""); this.send("unfork"); return; }
     if (event.ctrlKey || event.metaKey || event.altKey || event.repeat || !this.isListening(event)) return;
     const name = { p: "pause", ".": "step", ",": "rewind", t: "view", h: "who", k: "moon", l: "resync", f: "fork",
                    r: "record", g: "difference", v: "denoise", n: "mind", "[": "slower", "]": "faster",
@@ -397,7 +413,8 @@ class DreamPlayer extends HTMLElement {
     const next = (list, now) => list[(list.indexOf(now) + 1) % list.length];
     const acts = {
       leave: () => this.leave(), pause: () => this.send("pause", { on: !view.paused }), step: () => this.send("step"),
-      rewind: () => this.view && this.rewind(this.timeline.clamped(view.moment - 15), true), fork: () => this.send("fork"),
+      rewind: () => this.view && this.rewind(this.timeline.clamped(view.moment - 15), true),
+      fork: () => { this.asking = this.send("fork"); },
       moon: () => this.send(view.awake ? "sleep" : "wake"), record: () => this.send("record", { on: view.tape === null }),
       more: () => this.drawer.toggle(), reset: () => this.drawer.reset(), denoise: () => this.send("denoise"),
       resync: () => this.send("resync"), link: () => this.send("link"),

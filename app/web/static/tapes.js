@@ -15,6 +15,9 @@ export function remember(name) {
   try { localStorage.setItem(KEY, JSON.stringify([name, ...mine().filter((x) => x !== name)].slice(0, 200))); } catch { /* */ }
 }
 
+/** What a recording is called where it is kept as a file. */
+function fileOf(tape, ending) { return `${tape.title} ${tape.id.slice(0, 4)}.${ending.toLowerCase()}`; }
+
 class DreamTapes extends HTMLElement {
   connectedCallback() {
     if (this.shadowRoot) { this.load(); return; }
@@ -22,7 +25,7 @@ class DreamTapes extends HTMLElement {
     shadow.innerHTML = `<link rel="stylesheet" href="${new URL("player.css", import.meta.url)}">
       <link rel="stylesheet" href="${new URL("tapes.css", import.meta.url)}">
       <div class="tapes"><header><h2>Recordings</h2><p>Press ${TOUCH ? "Record" : "R"} while you play to begin one, and again to end it.</p>
-      <span class="space"></span><label class="button">Bring in a tape<input type="file" accept=".tape,.mp4" hidden></label>
+      <span class="space"></span><label class="button">Bring in a tape<input type="file" accept=".tape,.mp4"></label>
       </header><p class="said" role="status"></p><div class="list"></div></div>`;
     this.list = shadow.querySelector(".list");
     this.said = shadow.querySelector(".said");
@@ -66,10 +69,30 @@ class DreamTapes extends HTMLElement {
     const card = line("article", "tape", "");
     const seconds = tape.steps / 15, made = new Date(tape.made * 1000);
     const head = line("header", "", "");
-    head.append(line("b", "", tape.title), line("small", "", `${seconds.toFixed(1)} s · ${made.toLocaleString([], {
+    head.append(this.title(tape), line("small", "", `${seconds.toFixed(1)} s · ${made.toLocaleString([], {
       dateStyle: "medium", timeStyle: "short" })}${tape.cuts ? ` · ${tape.cuts} cut${tape.cuts > 1 ? "s" : ""}` : ""}`));
     card.append(this.screen(tape), head, this.from(tape), this.tools(tape, card));
     return card;
+  }
+
+  /** The title, to be written over. */
+  title(tape) {
+    const title = line("input", "title", "");
+    Object.assign(title, { value: tape.title, maxLength: 60, spellcheck: false });
+    title.setAttribute("aria-label", "Title of the recording");
+    title.addEventListener("keydown", (event) => {
+      if (event.key === "Escape") title.value = tape.title;
+      if (["Enter", "Escape"].includes(event.key)) title.blur();
+    });
+    title.addEventListener("change", async () => {
+      try {
+        const named = await ask(`api/tapes/${tape.id}/title?title=${encodeURIComponent(title.value)}`, { method: "POST" });
+        tape.title = named.title;
+        for (const link of title.closest("article").querySelectorAll("a[download]")) link.download = fileOf(tape, link.textContent);
+      } catch (error) { this.say(error.message); }
+      title.value = tape.title;
+    });
+    return title;
   }
 
   screen(tape) {
@@ -110,7 +133,7 @@ class DreamTapes extends HTMLElement {
     for (const ending of [...(tape.has_film ? ["mp4"] : []), ...(tape.has_loop ? ["gif", "webp"] : []), "tape"]) {
       const link = line("a", "", ending.toUpperCase());
       link.href = at(`api/tapes/${tape.id}.${ending}`);
-      link.download = `${tape.title} ${tape.id.slice(0, 4)}.${ending}`;
+      link.download = fileOf(tape, ending);
       row.append(link);
     }
     const act = (word, busy, job) => {

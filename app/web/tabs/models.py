@@ -31,8 +31,8 @@ def build(house: House) -> list[Any]:
     with gr.Row(elem_classes="columns"):
         with gr.Column(scale=0, min_width=340, elem_classes="form"):
             gr.HTML("<h2>Bring in a dream</h2>", padding=False)
-            game = gr.Dropdown(list_games(), value="Breakout", label="Game that it was trained on",
-                               allow_custom_value=True)
+            game = gr.Dropdown(list_games(), value=None, label="Game that it was trained on",
+                               info="where the files do not say it", allow_custom_value=True)
             name = gr.Textbox(label="Name", max_lines=1, placeholder="the game's")
             files = gr.File(label="Files", file_count="multiple", type="filepath",
                             file_types=[".pt", ".pth", ".safetensors", ".json"], height=140)
@@ -51,9 +51,9 @@ def build(house: House) -> list[Any]:
     shown = [cards, chosen, removal, moment, keep]
     shelf = house.settings.checkpoints
     quiet: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
-    upload.click(lambda f, g, n: brought(lambda: imports.bring_files([Path(x) for x in f or []], g, n, shelf)),
+    upload.click(lambda f, g, n: brought(lambda: imports.bring_files([Path(x) for x in f or []], g or "", n, shelf)),
                  [files, game, name], said, **quiet).success(lambda: refresh(house), None, shown, **quiet)
-    fetch.click(lambda r, g, n: brought(lambda: imports.bring_from_hub(r, g, n, shelf)), [hub, game, name], said,
+    fetch.click(lambda r, g, n: brought(lambda: imports.bring_from_hub(r, g or "", n, shelf)), [hub, game, name], said,
                 **quiet).success(lambda: refresh(house), None, shown, **quiet)
     keep.click(lambda m, n: brought(lambda: imports.bring_moment(house.shelf.path_of(m or "", True), n, shelf)),
                [moment, name], said, **quiet).success(lambda: refresh(house), None, shown, **quiet)
@@ -82,8 +82,7 @@ def thrown(name: str, shelf: Path) -> str:
 
 def refresh(house: House) -> list[Any]:
     """The cards, and what may be deleted or kept, anew."""
-    own = house.settings.checkpoints.resolve()
-    names = [name for name, path in installed().items() if path.resolve().parent == own]
+    names = list(imports.own(house.settings.checkpoints))
     newest = [moments[-1][0] for run in house.jobs.names() if (moments := moments_of(house, run))]
     return [listing(), gr.Dropdown(choices=names, value=None), gr.Row(visible=bool(names)),
             gr.Dropdown(choices=newest, value=None, visible=bool(newest)), gr.Button(visible=bool(newest))]

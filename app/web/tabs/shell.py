@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from app.web.house import House
 
 STYLE = Path(__file__).parents[1] / "static" / "shell.css"
-SCRIPTS = ("player", "tapes", "blind")
+SCRIPTS = ("player", "tapes", "blind", "shell")
 HEAD = """<link rel="stylesheet" href="/ui/look.css"><link rel="icon" href="/ui/icon.svg" type="image/svg+xml">
 <meta name="viewport" content="width=device-width, initial-scale=1, viewport-fit=cover">
 """ + "".join(f'<script type="module" src="/ui/{name}.js"></script>' for name in SCRIPTS)

@@ -28,6 +28,7 @@ from diamond_core.pixels import to_hwc
 from diamond_core.replay import Dataset, DatasetInfo
 from diamond_core.training.agent import Agent
 from diamond_core.world.dream import DreamState, DreamStep
+from diamond_core.world.engine import TorchEngine
 from tests.app.session.conftest import Build, RowWorld, ToldWorld, play
 from tests.conftest import EXACT, SMALL
 
@@ -248,6 +249,38 @@ def test_a_world_that_rounds_by_the_size_of_its_batch(pong_agent: Agent, clock: 
     tape = from_bytes(to_bytes(sessions[1].stop_tape()))
     assert tape.mates.tolist() == [1] * 4 + [2] * 4 + [3] * 4 + [6] * 3
     assert all(tape.check(played) for played in tape.replay(world))
+
+
+def test_a_tape_is_followed_on_the_paths_it_was_dreamt_on(pong_agent: Agent, clock: FakeClock):
+    class Other(TorchEngine):
+        """Rounds otherwise."""
+
+        def denoise(self, past, actions, sigmas):
+            step = super().denoise(past, actions, sigmas)
+            return lambda x, sigma: step(x, sigma) + 0.05
+
+    def session() -> Session:
+        return Session(pong_agent, pong_agent.world(runtime=EXACT), game="Pong", clock=clock, reality=False)
+
+    recorded = session()
+    other = Other(pong_agent.denoiser, pong_agent.reward_end, recorded.world.runtime)
+    other.name = "other"
+    recorded.start_tape()
+    for engine in (recorded.world.engine, other, recorded.world.engine):
+        recorded.world.engine = engine
+        play(recorded, keys(4))
+    tape = from_bytes(to_bytes(recorded.stop_tape()))
+    assert list(tape.paths.values()) == [recorded.world.path, "other", recorded.world.path]
+    for engines, first_difference in (({"other": other}, None), ({}, list(tape.paths)[1])):
+        led = session()
+        own = led.world.engine
+        led.follow(tape, engines=engines)
+        led.paused = False
+        guide = led.guide
+        for _ in range(len(tape)):
+            led.tick()
+            assert led.world.engine is own, "only lent"
+        assert guide is not None and guide.over and guide.first_difference == first_difference
 
 
 def test_reality_becomes_episodes_without_a_model(tape: Tape, tmp_path):

@@ -10,13 +10,14 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from app.web import imports
 from app.web.imports import bring_files, bring_from_hub, bring_moment, free, throw_out
 from app.web.jobs import JobError
 from app.web.shelf import Shelf, Unknown
 from diamond_core.presets import tiny
 from diamond_core.training.agent import Agent
-from diamond_core.training.checkpoint import CheckpointError
-from diamond_core.training.library import load
+from diamond_core.training.checkpoint import CheckpointError, read_card
+from diamond_core.training.library import SHIPPED, WORLDS, load
 from diamond_core.training.run import Run
 from tests.app.web.conftest import small_checkpoint
 
@@ -85,7 +86,7 @@ def test_nothing_in_a_file_is_executed(tmp_path: Path, own: Path):
 @pytest.mark.parametrize("name", ["../x", "a/b", ".x", "", "a b", "x" * 61])
 def test_names_are_names(name: str, own: Path):
     with pytest.raises(JobError, match="letters"):
-        free(own, name)
+        free(own, name, "")
 
 
 @pytest.mark.parametrize("repository", ["diamond", "a/b/c", "../x/y", "https://example.org/x", "a /b"])
@@ -105,6 +106,34 @@ def test_only_the_own_shelf_is_cleared(tmp_path: Path, own: Path):
     assert not (own / "mine").exists() and (elsewhere / "card.json").exists()
 
 
+def test_what_was_shipped_stays_in_a_checkout_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    assert {folder.name for folder in SHIPPED.iterdir() if (folder / "card.json").exists()} >= set(WORLDS)
+    monkeypatch.setattr(imports, "SHIPPED", tmp_path)
+    for name in ("Pong", "mine"):
+        small_checkpoint(tmp_path / name)
+    assert list(imports.own(tmp_path)) == ["mine"]
+    with pytest.raises(CheckpointError, match="stays"):
+        throw_out("Pong", tmp_path)
+    throw_out("mine", tmp_path)
+    assert [folder.name for folder in tmp_path.iterdir()] == ["Pong"]
+
+
+def test_what_is_wrong_with_a_file_is_told_before_a_name_that_is_taken(tmp_path: Path, own: Path):
+    small_checkpoint(own / "toy")
+    (tmp_path / "bad.safetensors").write_bytes(b"\xff" * 100)
+    with pytest.raises(CheckpointError, match=r"bad\.safetensors"):
+        bring_files([tmp_path / "bad.safetensors"], "toy", "", own)
+    with pytest.raises(CheckpointError, match=r"missing card\.json, starts\.safetensors"):
+        bring_files([own / "toy" / "weights.safetensors"], "toy", "", own)
+    with pytest.raises(CheckpointError, match="which game"):
+        bring_files([tmp_path / "bad.safetensors"], "", "", own)
+    with pytest.raises(JobError, match="'toy' already"):
+        bring_files(list((own / "toy").iterdir()), "", "", own)
+    with pytest.raises(JobError, match="'toy' already"):  # before anything is fetched
+        bring_from_hub("a/b", "toy", "", own)
+    assert [folder.name for folder in own.iterdir()] == ["toy"]
+
+
 def test_a_moment_becomes_a_dream_and_only_the_owner_opens_moments(tmp_path: Path, own: Path):
     run = Run(tmp_path / "runs" / "toy-1")
     run.begin(tiny("toy"))
@@ -112,10 +141,26 @@ def test_a_moment_becomes_a_dream_and_only_the_owner_opens_moments(tmp_path: Pat
     shelf = Shelf(tmp_path / "runs", "cpu", quicken=lambda *_: None)
     assert shelf.moments("toy-1") == [("toy-1@3", "epoch 3")]
     assert bring_moment(shelf.path_of("toy-1@3", True), "kept", own) == own / "kept"
+    assert bring_moment(shelf.path_of("toy-1@3", True), "", own) == own / "toy"
     assert shelf.load("toy-1@3", True).title == "toy-1, epoch 3"
     for name, is_owner in (("toy-1@3", False), ("toy-1@4", True), ("../toy-1@3", True), ("toy-2@3", True)):
         with pytest.raises(Unknown):
             shelf.path_of(name, is_owner)
+
+
+def test_what_was_recorded_in_a_training_goes_on_in_its_moment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    run = Run(tmp_path / "runs" / "Box")
+    run.begin(tiny("toy"))
+    for epoch in (1, 2):
+        shutil.move(small_checkpoint(tmp_path / "small"), run.moment(epoch))
+    sha256 = read_card(run.moment(2)).sha256
+    shelf = Shelf(tmp_path / "runs", "cpu", quicken=lambda *_: None)
+    assert shelf.fitting(shelf.cards(True), "toy", sha256) == "Box@2"
+    assert shelf.fitting(shelf.cards(False), "toy", sha256) is None
+    monkeypatch.setenv("DIAMOND_CHECKPOINTS", str(tmp_path / "shelf"))
+    small_checkpoint(tmp_path / "shelf" / "kept")
+    assert shelf.fitting(shelf.cards(True), "toy", sha256) == "kept"
+    assert shelf.fitting(shelf.cards(True), "toy", "another") == "kept"
 
 
 def test_a_few_dreams_are_kept_at_hand(tmp_path: Path, shelf: Path, monkeypatch: pytest.MonkeyPatch):

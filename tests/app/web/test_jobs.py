@@ -43,7 +43,9 @@ def test_a_world_goes_on_to_see_as_many_frames_as_it_did(tmp_path: Path):
 @pytest.mark.parametrize("order, words", [
     (Order("toy", minutes=-5), "0 to go on until it is done; got -5"),
     (Order("Pongg"), "Pong"), (Order("toy", "huge"), "paper"), (Order("toy", epochs=-1), "more than 0"),
-    (Order("gym:Nothing-v9"), "Nothing"), (Order(""), "."), (Order("toy", learning_rate=float("inf")), "more than 0")])
+    (Order("gym:Nothing-v9"), "Nothing"), (Order(""), "."), (Order("toy", learning_rate=float("inf")), "more than 0"),
+    (Order("toy", batch_size=99_999_999), "a batch size of more than 0 and at most 10000, or 0 .* got 99999999"),
+    (Order("toy", seed=10**30), "a seed of 0 to")])
 def test_an_order_that_cannot_be(order: Order, words: str, tmp_path: Path):
     with pytest.raises(JobError, match=words):
         Jobs(tmp_path / "runs").start(order)

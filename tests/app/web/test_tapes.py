@@ -11,6 +11,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import urllib.error
 import urllib.request
 from dataclasses import replace
 from pathlib import Path
@@ -22,7 +23,7 @@ import pytest
 
 from app.session.session import Session
 from app.session.tape import Tape, TapeError
-from app.session.tapefile import load_tape, to_bytes
+from app.session.tapefile import embed, load_tape, to_bytes
 from app.web import tapes as tapes_module
 from app.web.again import ready_at
 from app.web.datasets import datasets_of, play_of
@@ -128,12 +129,39 @@ def test_a_future_that_was_taken_is_in_the_film_too(server: Server):
 
 
 def test_what_is_no_tape_is_refused_without_saying_where_it_lay(tmp_path: Path, tape: Tape):
-    for data, words in ((to_bytes(tape)[:-9], "expected a tape"), (b"", "expected a tape"),
+    cut_off = r"expected a tape \(it is another kind of file, or cut off\)"
+    for data, words in ((to_bytes(tape)[:-9], cut_off), (b"", cut_off),
                         (b"\0\0\0\x18ftypmp42" + b"\0" * 99, "this file carries no tape")):
         with pytest.raises(TapeError, match=words) as refusal:
             Tapes(tmp_path).bring(data, "x", by_visitor=True)
         assert tempfile.gettempdir() not in str(refusal.value)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_owners_film_comes_in_as_a_film_and_only_once(tmp_path: Path, tape: Tape):
+    film = tmp_path / "film.mp4"
+    film.write_bytes(b"\0\0\0\x18ftypmp42" + b"\0" * 12)
+    embed(film, tape)
+    tapes = Tapes(tmp_path / "tapes")
+    theirs = tapes.bring(film.read_bytes(), "a", by_visitor=True)
+    assert not theirs.has_film  # it could show anything
+    tapes.delete(theirs.id)
+    kept = tapes.bring(film.read_bytes(), "a", by_visitor=False)
+    assert kept.has_film and not kept.has_loop and tapes.file(kept.id, "mp4").read_bytes() == film.read_bytes()
+    assert len(tapes.tape(kept.id)) == len(tape)
+    with pytest.raises(TapesError, match="here already: 'a'"):
+        tapes.bring(to_bytes(tape), "b", by_visitor=False)
+    tapes.delete(kept.id)
+    assert list((tmp_path / "tapes").iterdir()) == []
+
+
+def test_a_recording_gets_another_title(tmp_path: Path, tape: Tape):
+    tapes = Tapes(tmp_path)
+    kept = tapes.keep(tape, [], "Pong", by_visitor=False)
+    assert tapes.rename(kept.id, " the <b>best</b> ") == "the bbestb" == tapes.get(kept.id).title
+    assert tapes.rename(kept.id, " / ") == "the bbestb" and len(tapes.tape(kept.id)) == len(tape)
+    with pytest.raises(TapesError, match="no such tape"):
+        tapes.rename("aaaaaaaa", "x")
 
 
 def test_names_lead_nowhere_else(tmp_path: Path, tape: Tape):
@@ -214,12 +242,17 @@ def test_the_library_over_http(server: Server):
     assert ask(f"/api/tapes/{kept['id']}.mp4")[4:8] == b"ftyp"
     assert json.loads(ask(f"/api/tapes/{kept['id']}/prove", method="POST")) == {
         "same": listed["steps"], "steps": listed["steps"], "why": ""}
-    brought = json.loads(ask("/api/tapes?title=again", ask(f"/api/tapes/{kept['id']}.tape"), "POST"))
+    assert json.loads(ask(f"/api/tapes/{kept['id']}/title?title=mine", method="POST")) == {"title": "mine"}
+    packed = ask(f"/api/tapes/{kept['id']}.tape")
+    with pytest.raises(urllib.error.HTTPError) as refusal:
+        ask("/api/tapes?title=again", packed, "POST")
+    assert "here already: 'mine'" in refusal.value.read().decode()
+    ask(f"/api/tapes/{kept['id']}", method="DELETE")
+    brought = json.loads(ask("/api/tapes?title=again", packed, "POST"))
     with server.page() as page:
         page.open(tape=brought["id"], at=5)
         first = page.view()
         assert page.view(lambda v: v["moment"] > first["moment"])
-    ask(f"/api/tapes/{kept['id']}", method="DELETE")
     assert [r["id"] for r in json.loads(ask("/api/tapes"))] == [brought["id"]]
 
 
