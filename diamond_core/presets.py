@@ -79,8 +79,10 @@ def tiny(game: str) -> TrainConfig:
         returns=ReturnsConfig(value_weight=0.05),
         denoiser=LearnerConfig(first_updates=450 if toy else 60, updates=30 if toy else 5,
                                batch_size=32 if toy else 8, learning_rate=1e-3, ema_decay=0.98),
-        reward_end=LearnerConfig(first_updates=200 if toy else 15, updates=25 if toy else 2,
-                                 batch_size=16 if toy else 4, learning_rate=1e-3, max_gradient_norm=100.0),
+        # fewer, or slower, and every second dream of another game is over at once
+        reward_end=LearnerConfig(first_updates=200 if toy else 40, updates=25 if toy else 4,
+                                 batch_size=16 if toy else 4, learning_rate=1e-3 if toy else 3e-3,
+                                 warmup=100 if toy else 10, max_gradient_norm=100.0),
         actor_critic=ActingConfig(first_updates=50 if toy else 2, updates=35 if toy else 1,
                                    batch_size=32 if toy else 8, learning_rate=4e-3, warmup=10, weight_decay=0.0,
                                    max_gradient_norm=100.0),

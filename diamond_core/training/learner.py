@@ -63,7 +63,8 @@ class Learner:
         self.num_updates = 0
 
     def update(self, batches: Iterator[Any]) -> dict[str, Tensor]:
-        """One update from `accumulation` batches. Returns detached numbers on the device."""
+        """One update from `accumulation` batches, which count alike however much of each is padding. Returns detached
+        numbers on the device."""
         self.model.train()
         gradients = self._replayed if self._records else self._accumulate
         records = [gradients(next(batches)) for _ in range(self.config.accumulation)]

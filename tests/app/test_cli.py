@@ -260,10 +260,10 @@ def test_full_disk(capsys, home, tmp_path, monkeypatch):
     def full(*args, **kwargs):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("os.fsync", full)
     config = replace(CONFIG, denoiser=LearnerConfig(first_updates=1, updates=1, batch_size=2))
     run = Run(tmp_path / "run")
     run.begin(config)
+    monkeypatch.setattr("os.fsync", full)
     assert "no space left" in fails(capsys, "train", "--run", tmp_path / "run", "--resume")
     monkeypatch.undo()
     assert CONVERTER.structure(json.loads((tmp_path / "run" / "config.json").read_text()), type(config)) == config

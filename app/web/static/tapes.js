@@ -158,6 +158,7 @@ class DreamTapes extends HTMLElement {
       if (!confirm(`Delete ${tape.title}?`)) throw new Error("Kept.");
       await ask(`api/tapes/${tape.id}`, { method: "DELETE" });
       card.remove();
+      this.load();
     });
     return row;
   }

@@ -270,8 +270,71 @@ def test_a_tape_is_brought_in_by_its_own_name(page, url: str, tmp_path: Path):
         page.click("dream-player .kept a[href$=tape]")
     download.value.save_as(tmp_path / "Понг 2.tape")
     page.get_by_role("tab", name="Record", exact=True).click()
+    page.on("dialog", lambda dialog: dialog.accept())
+    page.wait_for_function("document.querySelector('dream-tapes').shadowRoot.querySelector('video')?.duration > 0")
+    page.locator("dream-tapes article").first.get_by_text("Delete", exact=True).click()
+    page.wait_for_selector("dream-tapes .empty")
     page.set_input_files("dream-tapes input[type=file]", tmp_path / "Понг 2.tape")
     page.wait_for_selector("dream-tapes .said:has-text('Понг 2 is here')")
+    title = page.get_by_label("Title of the recording")
+    title.fill("The best")
+    with page.expect_response(lambda r: "/title?" in r.url):
+        title.press("Enter")
+    assert page.locator("dream-tapes a[download]").first.get_attribute("download").startswith("The best ")
+    page.reload()
+    page.get_by_role("tab", name="Record", exact=True).click()
+    assert page.get_by_label("Title of the recording").input_value() == "The best"
+    # keys reach the button that brings in another
+    page.locator("body").click(position={"x": 2, "y": 2})
+    inside = "document.activeElement?.shadowRoot?.activeElement?.type"
+    for _ in range(12):
+        page.keyboard.press("Tab")
+        if page.evaluate(inside) == "file":
+            break
+    assert page.evaluate(inside) == "file"
+
+
+def test_the_way_back_leads_to_the_games_and_forward_into_the_dream_again(page, url: str):
+    page.goto(f"{url}ui/look.css")
+    enter(page, url, "small")
+    seed = page.evaluate("document.querySelector('dream-player').dream.seed")
+    assert page.url.endswith(f"#game=small&seed={seed}")
+    page.reload()
+    page.wait_for_function("document.querySelector('dream-player')?.view")
+    assert page.evaluate("document.querySelector('dream-player').dream.seed") == seed
+    page.go_back()
+    page.wait_for_selector("dream-player .card[data-game=small]:visible")
+    assert "#" not in page.url
+    page.go_forward()
+    page.wait_for_function("document.querySelector('dream-player')?.view")
+    page.click("dream-player [data-do=leave]")
+    page.wait_for_selector("dream-player .card[data-game=small]:visible")
+    page.wait_for_function("!location.hash")
+    page.go_back()
+    assert page.url.endswith("look.css")
+
+
+def test_escape_ends_the_wait_for_all_futures(page, url: str):
+    enter(page, url, "small")
+    when(page, "v.moment > 3")
+    page.evaluate("""() => { const p = document.querySelector('dream-player'), send = p.send.bind(p); p.sent = [];
+        p.send = (t, fields) => { p.sent.push(t); return t === 'fork' ? true : send(t, fields); }; }""")
+    page.keyboard.press("f")
+    page.keyboard.press("Escape")
+    sent = page.evaluate("document.querySelector('dream-player').sent")
+    assert sent[sent.index("fork"):].count("unfork") == 1
+
+
+def test_a_list_closes_behind_whoever_tabs_on(page, url: str):
+    page.goto(url)
+    page.get_by_role("tab", name="Train", exact=True).click()
+    page.get_by_label("Game").first.focus()
+    opened = "[...document.querySelectorAll('ul[role=listbox]')].filter((list) => list.offsetParent).length"
+    page.wait_for_function(f"{opened} === 1")
+    page.keyboard.press("Tab")
+    page.wait_for_function("document.activeElement.type === 'radio'")
+    page.wait_for_timeout(500)
+    assert page.evaluate(opened) == 0
 
 
 def test_a_recording_is_a_film_that_plays(page, url: str, tmp_path: Path):
