@@ -27,6 +27,11 @@ def display_missing() -> str | None:
         pygame.display.init()
     except pygame.error as error:
         return str(error)
+    if pygame.display.get_driver() in NO_SCREEN:
+        # SDL falls back to one of these without a word
+        pygame.display.quit()
+        which = os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY") or "of this machine"
+        return f"the display {which} cannot be reached"
     return None
 
 

@@ -290,6 +290,21 @@ def test_without_a_display_the_command_says_so_in_one_line_and_does_without(monk
     assert "DISPLAY" in str(display_missing())
 
 
+def test_a_display_that_cannot_be_reached_is_none(monkeypatch):
+    """Newer SDL draws for nobody then, and says nothing."""
+    monkeypatch.setattr("sys.platform", "linux")
+    for name in ("SDL_VIDEODRIVER", "WAYLAND_DISPLAY"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("DISPLAY", ":99")
+    monkeypatch.setattr("pygame.display.get_driver", lambda: "offscreen")
+    monkeypatch.setattr("pygame.display.init", lambda: None)
+    closed = []
+    monkeypatch.setattr("pygame.display.quit", lambda: closed.append(1))
+    assert display_missing() == "the display :99 cannot be reached" and closed
+    monkeypatch.setattr("pygame.display.get_driver", lambda: "x11")
+    assert display_missing() is None
+
+
 def test_with_a_display_the_command_opens_the_window(monkeypatch):
     opened = []
     monkeypatch.setattr("app.desktop.window.display_missing", lambda: None)
