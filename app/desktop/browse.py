@@ -97,11 +97,13 @@ class Browse:
         self._worker.beat_with(None)
 
     def update(self) -> Scene | None:
-        """The next frame, when it is due."""
+        """The next frame, when it is due. Raises ValueError where there is nothing to look at."""
         now = monotonic()
         self._take_in()
         if self._worker.trouble:
             self._trouble, self._worker.trouble = self._worker.trouble, ""
+            if self._found is None:
+                raise ValueError(self._trouble)
         if self.playing and now >= self._due:
             self._due = now + 1 / STEPS_A_SECOND
             self.playing = self.go(self.at + 1)

@@ -10,6 +10,7 @@ import pytest
 import torch
 from pygame.event import Event
 
+from app.cli import main
 from app.desktop import strip
 from app.desktop.browse import Browse
 from app.desktop.player import Player
@@ -121,6 +122,24 @@ def test_an_episode_that_is_damaged_is_a_line(browse, data):
     browse.choose(1)
     browse.until(lambda: browse._trouble)
     assert "000001.episode" in browse._trouble and browse.reel is None
+
+
+@pytest.mark.parametrize("name, advice", [("gone", "check the path"), ("notes.txt", "nothing to look at")])
+def test_nothing_to_look_at_is_one_line_and_no_window(tmp_path, monkeypatch, capsys, name, advice):
+    end, turn = monotonic() + PATIENCE, Player.turn
+
+    def turned(player):
+        assert monotonic() < end, "the window stays open"
+        turn(player)
+
+    monkeypatch.setattr(Player, "turn", turned)
+    monkeypatch.setattr("app.desktop.window.display_missing", lambda: None)
+    (tmp_path / "notes.txt").write_text("none")
+    with pytest.raises(SystemExit) as stop:
+        main(["browse", str(tmp_path / name)])
+    said = capsys.readouterr().err
+    assert stop.value.code == 2 and said.count("\n") == 1 and advice in said
+    assert not pygame.display.get_init()
 
 
 def test_a_run_shows_its_data(tmp_path, data):
