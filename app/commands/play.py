@@ -86,6 +86,7 @@ def without_window(c: Play, reason: str) -> None:
     """The web player takes over; where it is not installed, or a video is asked for, a dream becomes a video."""
     from importlib.util import find_spec
 
+    from app.session.look import called
     from app.session.standing import place
     from diamond_core.training.library import find, installed
 
@@ -94,7 +95,7 @@ def without_window(c: Play, reason: str) -> None:
     if c.out is None and find_spec("gradio") is not None:
         from app.commands.web import web
 
-        there = "" if c.checkpoint is None else f"; choose {Path(c.checkpoint).name} there"
+        there = "" if c.checkpoint is None else f"; choose {called(c.checkpoint)} there"
         if c.seed is not None:
             there += f"; start {c.seed} is typed in under More"
         print(f"no window here ({reason}): opening the web player{there}", flush=True)
@@ -106,7 +107,7 @@ def without_window(c: Play, reason: str) -> None:
         raise ValueError("no dream is installed: train one with diamond train --game Pong --run runs/Pong")
     missing = " nor a web player (pip install 'diamond-playground[web]')" if c.out is None else ""
     print(f"no window here ({reason}){missing}: dreaming {checkpoint} to a video")
-    write(Record(checkpoint, c.out or Path(f"{Path(checkpoint).name}-dream.mp4"), c.frames, seed=c.seed or 0,
+    write(Record(checkpoint, c.out or Path(f"{called(checkpoint)}-dream.mp4"), c.frames, seed=c.seed or 0,
                  steps=None if c.steps == "auto" else c.steps, device=c.device, overwrite=c.out is None))
 
 

@@ -51,6 +51,9 @@ class Replay:
 def replay(args: list[str]) -> None:
     """Opens the window, or proves, or renders."""
     c: Replay = parse(Replay, "replay", args)
+    films = [f"--{name}" for name in ("hud", "show", "scale", "overwrite") if getattr(c, name) != getattr(Replay, name)]
+    if films and c.render is None:
+        raise ValueError(f"{', '.join(films)} without a film: name one with --render")
     from app.session.tapefile import load_tape
 
     tape = load_tape(c.tape)

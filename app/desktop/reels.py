@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from app.session.look import called
+
 if TYPE_CHECKING:
     from diamond_core.training.run import Run
 
@@ -66,7 +68,7 @@ def open_shelf(source: Path, checkpoint: str | None = None) -> Shelf:
     if not files or files[0].suffix not in FILES:
         raise ValueError(f"{source} is nothing to look at: expected a dataset (a folder with {INFO}), a run, or files "
                          f"that end in {', '.join(FILES)}")
-    return Shelf(source.name, tuple(file.stem for file in files), tuple(partial(_file, f, checkpoint) for f in files))
+    return Shelf(called(source), tuple(file.stem for file in files), tuple(partial(_file, f, checkpoint) for f in files))
 
 
 def _dataset(folder: Path, title: str | None = None) -> Shelf:
@@ -76,7 +78,7 @@ def _dataset(folder: Path, title: str | None = None) -> Shelf:
     files = sorted(file for file in folder.glob("*.episode") if file.stem.isdecimal())
     if not files:
         raise ValueError(f"{folder} holds no episode yet: collect some first")
-    return Shelf(title or folder.name, tuple(f"episode {int(file.stem)}" for file in files),
+    return Shelf(title or called(folder), tuple(f"episode {int(file.stem)}" for file in files),
                  tuple(partial(episode, file, names) for file in files), quick=True)
 
 
@@ -86,7 +88,7 @@ def _run(run: Run) -> Shelf:
     folder = run.dataset if told is None else Path(told)
     if not folder.is_dir():
         raise ValueError(f"{run.folder} has no data: expected it in {folder}")
-    return _dataset(folder, run.folder.name)
+    return _dataset(folder, called(run.folder))
 
 
 def _file(file: Path, checkpoint: str | None) -> Reel:

@@ -16,6 +16,7 @@ from app.desktop.play import Play
 from app.desktop.player import Player, Scene
 from app.desktop.window import Window
 from app.desktop.worker import Worker
+from app.session.look import called
 
 if TYPE_CHECKING:
     from app.session.library import Entry
@@ -42,7 +43,7 @@ class Desk:
     def play(self, checkpoint: str, prepare: Prepare | None = None, *, must_begin: bool = False) -> Scene:
         """One world: a name, a checkpoint folder or a run."""
         load = loader(checkpoint, self._seed, self._steps, self._device, self._keyboard.plays, prepare)
-        game = Game(self._worker, Path(checkpoint).name, load)
+        game = Game(self._worker, called(checkpoint), load)
         return Play(game, self._keyboard, self._pads, self.picker, self._window.toggle_full_screen,
                     must_begin=must_begin)
 
@@ -68,7 +69,7 @@ def browse(source: Path, *, checkpoint: str | None = None) -> None:
     """Opens the window on recorded play."""
     from app.desktop.reels import open_shelf
 
-    window, worker = Window(f"Diamond: {source.name}"), Worker()
+    window, worker = Window(f"Diamond: {called(source)}"), Worker()
     Player(window, worker, Browse(worker, lambda: open_shelf(source, checkpoint))).run()
 
 

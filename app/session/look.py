@@ -5,6 +5,9 @@ Two colours mean two worlds, everywhere: the dream is violet, reality is teal.
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
+
 Colour = tuple[int, int, int]
 
 DREAM: Colour = (0xA7, 0x8B, 0xFA)
@@ -31,6 +34,11 @@ VIEWS = {"dream": "dream", "reality": "reality", "twin": "twin"}
 def spoken(action_name: str) -> str:
     """What an action is called on a screen."""
     return "nothing" if action_name == "NOOP" else action_name.lower()
+
+
+def called(path: str | Path) -> str:
+    """What a folder or a file is called on a screen: by its own name, also where the way to it is `.`."""
+    return os.path.basename(os.path.abspath(path))
 
 
 def heat(x: float) -> Colour:

@@ -124,6 +124,8 @@ def test_tapes_become_a_dataset(home: Path, tmp_path: Path, capsys):
 @pytest.mark.parametrize("args, words", [
     (["replay", "absent.tape"], "absent.tape"), (["replay", "{home}/bad.tape"], "bad.tape: expected a tape"),
     (["replay", "{home}/one.tape", "--from", "15"], "0 to 14"),
+    (["replay", "{home}/one.tape", "--hud", "--show", "twin", "--scale", "8", "--overwrite"],
+     "--hud, --show, --scale, --overwrite without a film: name one with --render"),
     (["tapes", "{home}/shelf", "--out", "x"], "no tapes in"),
     (["tapes", "{home}/bad.tape", "--out", "x"], "expected a tape"),
     (["replay", "{home}/one.tape", "--verify", "--checkpoint", "nothing"], "no checkpoint 'nothing'")])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from time import monotonic
 
 import numpy as np
@@ -154,6 +155,11 @@ def test_a_run_shows_its_data(tmp_path, data):
 def test_an_episode_file_alone(data):
     shelf = open_shelf(data / "000001.episode")
     assert shelf.names == ("000001",) and len(shelf.read[0]()) == 21
+
+
+def test_a_shelf_has_the_name_of_the_folder_one_is_in(data, monkeypatch):
+    monkeypatch.chdir(data)
+    assert open_shelf(Path(".")).title == "data"
 
 
 def test_a_tape_is_dreamt_again(tmp_path, monkeypatch, pong_agent):

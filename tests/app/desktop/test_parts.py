@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import itertools
 import json
 import threading
@@ -24,11 +25,13 @@ from app.desktop.panels import palette
 from app.desktop.pen import Pen, unit
 from app.desktop.picker import Picker, fit
 from app.desktop.pointer import line
+from app.desktop.start import Desk
 from app.desktop.window import Window, display_missing, icon
 from app.desktop.worker import Worker
 from app.session.controls import KEYMAP
 from app.session.look import DREAM, REALITY
 from app.session.view import View
+from diamond_core.training.library import SHIPPED
 
 SIZES = [(640, 480), (800, 600), (1280, 800), (1920, 1080), (3840, 2160), (500, 900)]
 
@@ -303,6 +306,19 @@ def test_a_display_that_cannot_be_reached_is_none(monkeypatch):
     assert display_missing() == "the display :99 cannot be reached" and closed
     monkeypatch.setattr("pygame.display.get_driver", lambda: "x11")
     assert display_missing() is None
+
+
+def test_in_its_own_folder_a_world_has_its_name(monkeypatch, window):
+    from app.commands import play
+
+    its, written = importlib.util.find_spec, []
+    monkeypatch.chdir(SHIPPED / "Pong")
+    monkeypatch.setattr("importlib.util.find_spec", lambda name, *more: None if name == "gradio" else its(name, *more))
+    monkeypatch.setattr(play, "write", written.append)
+    main(["play", "."])
+    assert written[0].out == Path("Pong-dream.mp4")
+    busy = SimpleNamespace(ask=lambda *_, **__: None)
+    assert Desk(window, busy).play(".").game.title == "Pong"
 
 
 def test_with_a_display_the_command_opens_the_window(monkeypatch):
