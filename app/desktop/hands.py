@@ -23,6 +23,9 @@ BACKWARDS = 1 / 20
 """Seconds between two moments while the key that goes back is held."""
 SIDE = {"knobs": "knobs", "denoising": "how this frame was drawn", "paint": "paint into the dream"}
 """Panels of which one at a time stands at the right, and their titles."""
+AWAKE = {"denoising": "you are awake: fall asleep to see how a frame is drawn",
+         "paint": "you are awake: fall asleep to paint"}
+"""Why there is nothing on a panel of the dream meanwhile."""
 
 
 class Hands:
@@ -89,7 +92,7 @@ class Hands:
             self._turn(name)
         elif self.side == "paint" and name == "z":
             self.brush.take_back()
-        elif self.game.controls is not None and (
+        elif self.game.controls is not None and not self.keyboard.is_the_systems(event) and (
                 name in self.game.controls.keymap or (name.isdecimal() and self.game.controls.by_number)):
             self._press(name)
         elif command is not None:
@@ -116,11 +119,14 @@ class Hands:
                 self.game.controls.release(key)
 
     def _press(self, key: str) -> None:
-        """A key that plays; after going back it also makes time go on."""
+        """A key that plays; after going back it also makes time go on. The game hears none while it is covered."""
         assert self.game.controls is not None
+        now = self.game.newest
+        if self.help or (now is not None and now.futures is not None):
+            return
         self.played = True
         self.game.controls.press(key)
-        if self._resume and not self.help:
+        if self._resume:
             self._go_on()
 
     def _go_on(self) -> None:
@@ -202,6 +208,10 @@ class Hands:
         self.bare = not self.bare
 
     def _open_side(self, name: str) -> None:
+        now = self.game.newest
+        if name != self.side and name in AWAKE and now is not None and now.view.awake:
+            self._tell(AWAKE[name], True)
+            return
         before, self.side = self.side, "" if self.side == name else name
         self.bare = False
         self.game.watching = self.side == "denoising"
@@ -254,7 +264,7 @@ class Hands:
         pen, layout = self.seen
         deep = bool(pygame.key.get_mods() & pygame.KMOD_SHIFT)
         if event.type == pygame.MOUSEWHEEL:
-            if self.side == "knobs":
+            if self.side == "knobs" and event.y:  # 0 where it was turned sideways
                 self._set_knob(self.knob, 1 if event.y > 0 else -1)
         elif event.type == pygame.MOUSEBUTTONUP:
             self.scrubber.release()
@@ -276,7 +286,8 @@ class Hands:
             return
         elif left and self.scrubber.press(strip.bar_of(layout.strip, pen), place, now):
             self._resume = True
-        elif self.side == "paint" and now.view.show != "reality" and layout.pictures[0].collidepoint(place):
+        elif (self.side == "paint" and not now.view.awake and now.view.show != "reality"
+              and layout.pictures[0].collidepoint(place)):
             at = self.brush.pixel(layout.pictures[0], place, now)
             if left:
                 self.brush.press(at, deep=deep)

@@ -55,6 +55,9 @@ GROUPS = {
 CAPS = {"escape": "Esc", "backspace": "Back", "return": "Enter", "left": "←", "right": "→", "up": "↑", "down": "↓"}
 IGNORED = pygame.KMOD_ALT | pygame.KMOD_META | pygame.KMOD_CTRL
 """With one of these held, a key belongs to the system."""
+MODIFIERS = {f"{side} {name}": getattr(pygame, f"KMOD_{side[0]}{name}".upper())
+             for side in ("left", "right") for name in ("ctrl", "alt", "meta")}
+"""Their keys by name."""
 
 
 class Keyboard:
@@ -73,6 +76,11 @@ class Keyboard:
             return None
         pressed = {name_of(event), getattr(event, "unicode", "").lower()} - {""}
         return next((command for command, names in self.keys.items() if pressed & set(names)), None)
+
+    def is_the_systems(self, event: Event) -> bool:
+        """Whether a key is pressed together with one that belongs to the system, and that plays nothing."""
+        playing = sum(its for name, its in MODIFIERS.items() if name in self.plays)
+        return bool(event.mod & IGNORED & ~playing)
 
     def cap(self, command: str) -> str:
         """What stands on the first key of a command."""

@@ -12,7 +12,7 @@ from pygame.event import Event
 from app.desktop import overlay, panels, screen, strip
 from app.desktop.game import Game, Snapshot
 from app.desktop.gamepad import Gamepads
-from app.desktop.hands import SIDE, Hands
+from app.desktop.hands import AWAKE, SIDE, Hands
 from app.desktop.keys import Keyboard
 from app.desktop.layout import Layout
 from app.desktop.pen import Hint, Pen
@@ -148,7 +148,9 @@ class Play:
         if layout.right is None:
             return
         room = panels.frame(pen, layout.right, SIDE[hands.side], hands.keyboard.cap(hands.side), ("do", hands.side))
-        if hands.side == "knobs":
+        if now.view.awake and hands.side in AWAKE:
+            pen.lines(f"{AWAKE[hands.side].capitalize()}.", room.topleft, room.width)
+        elif hands.side == "knobs":
             panels.knobs(pen, room, now.settings, hands.knob)
         elif hands.side == "denoising":
             panels.denoising(pen, room, now.denoising)

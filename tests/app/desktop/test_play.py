@@ -48,6 +48,18 @@ def test_a_system_shortcut_is_not_a_command(stage):
     assert stage.view.show == "dream"
 
 
+def test_a_system_shortcut_does_not_play_but_a_chord_with_a_modifier_that_plays_does(stage):
+    stage.tap(pygame.K_s, "\x13", pygame.KMOD_LCTRL)
+    assert not stage.session.controls.active
+    stage.keyboard.bind_play("FIRE", "left ctrl")
+    stage.session.controls.keymap = dict(stage.keyboard.plays)
+    stage.down(pygame.K_LCTRL, mod=pygame.KMOD_LCTRL)
+    stage.down(pygame.K_a, mod=pygame.KMOD_LCTRL)
+    stage.tap(pygame.K_d, mod=pygame.KMOD_LCTRL | pygame.KMOD_LALT)
+    steps(stage, 1)
+    assert stage.view.action_name == "LEFTFIRE"
+
+
 def test_pause_and_single_step(stage):
     assert stage.view.paused and stage.view.moment == 0
     steps(stage, 2)
@@ -241,6 +253,16 @@ def test_knobs_by_key_and_by_mouse(stage):
     assert stage.now.settings.resync_every == 1
 
 
+def test_a_wheel_turned_sideways_turns_no_knob(stage):
+    stage.tap(pygame.K_m, "m")
+    before = stage.now.settings
+    for x, y in ((1, 0), (-1, 0), (0, 1)):
+        assert stage.now.settings == before
+        pygame.event.post(Event(pygame.MOUSEWHEEL, x=x, y=y, flipped=False))
+        stage.settle()
+    assert stage.now.settings.steps == before.steps + 1
+
+
 def test_every_panel_can_be_drawn_in_every_view_and_size(stage):
     steps(stage, 3)
     for key in "nvmbg":
@@ -311,6 +333,38 @@ def test_the_agent_thinks_of_what_is_seen_also_while_time_stands_still(stage):
     stage.until(lambda: stage.view.probabilities is not None, "for the agent")
     then = stage.session.rewind_to(1).probabilities
     assert then is not None and tuple(then) != tuple(stage.view.probabilities)
+
+
+def test_what_is_pressed_while_the_game_is_covered_is_not_played(stage):
+    steps(stage, 3)
+    stage.tap(pygame.K_COMMA, ",")
+    controls, fire = stage.session.controls, {"instance_id": 0, "button": pygame.CONTROLLER_BUTTON_A}
+    stage.tap(pygame.K_F1)
+    stage.tap(pygame.K_SPACE, " ")
+    assert not controls.active and not stage.play.hands.played
+    stage.tap(pygame.K_F1)
+    stage.tap(pygame.K_f, "f")
+    pygame.event.post(Event(pygame.CONTROLLERBUTTONDOWN, fire))
+    stage.settle()
+    assert stage.now.futures is not None and stage.view.paused and not controls.active
+    stage.tap(pygame.K_ESCAPE)
+    pygame.event.post(Event(pygame.CONTROLLERBUTTONDOWN, fire))
+    stage.until(lambda: not stage.view.paused, "for time to go on")
+
+
+@pytest.mark.parametrize("key, letter, word", [(pygame.K_b, "b", "paint"), (pygame.K_v, "v", "drawn")])
+def test_what_only_a_dream_has_is_refused_while_awake(stage, monkeypatch, key, letter, word):
+    said, lines = [], Pen.lines
+    monkeypatch.setattr(Pen, "lines", lambda pen, words, *a, **k: (said.append(words), lines(pen, words, *a, **k))[1])
+    stage.tap(key, letter)
+    steps(stage, 1)
+    stage.tap(pygame.K_k, "k")
+    assert stage.view.awake and any("You are awake" in words and word in words for words in said)
+    stage.tap(key, letter)
+    stage.game.ask("", lambda session: setattr(session, "paused", False))
+    stage.tap(key, letter)
+    assert not stage.play.hands.side and not stage.view.paused
+    assert "you are awake" in stage.play._news and word in stage.play._news and stage.play._wrong
 
 
 def test_how_to_play_stands_there_until_somebody_does(stage, monkeypatch):
