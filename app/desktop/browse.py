@@ -11,7 +11,7 @@ from pygame import Rect
 from pygame.event import Event
 
 from app.desktop import overlay, strip
-from app.desktop.keys import name_of
+from app.desktop.keys import Keyboard, name_of
 from app.desktop.layout import Layout, lay_out
 from app.desktop.pen import Pen
 from app.desktop.player import Scene, leave
@@ -29,9 +29,10 @@ REPEAT_AFTER, REPEAT = 0.3, 1 / 30
 class Browse:
     """One shelf of reels. Each is read when it is chosen."""
 
-    def __init__(self, worker: Worker, open_shelf: Callable[[], Shelf]) -> None:
+    def __init__(self, worker: Worker, open_shelf: Callable[[], Shelf], keyboard: Keyboard,
+                 fill_screen: Callable[[], None]) -> None:
         """`open_shelf` runs on the worker."""
-        self._worker = worker
+        self._worker, self._keyboard, self._fill_screen = worker, keyboard, fill_screen
         self.shelf: Shelf | None = None
         self.reel: Reel | None = None
         self.chosen = self.at = 0
@@ -120,7 +121,9 @@ class Browse:
 
     def handle(self, event: Event) -> None:
         """Keys, wheel and mouse."""
-        if event.type == pygame.KEYDOWN:
+        if event.type == pygame.KEYDOWN and self._keyboard.command_of(event) == "fullscreen":
+            self._fill_screen()
+        elif event.type == pygame.KEYDOWN:
             self._key(name_of(event))
         elif event.type == pygame.KEYUP:
             self._held = None

@@ -186,7 +186,7 @@ class Hands:
     def do(self, command: str) -> None:
         """What a key, a button or a click asks for."""
         now = self.game.newest
-        if now is not None and now.futures is not None:
+        if now is not None and now.futures is not None and command != "fullscreen":
             if command in ("back", "futures"):
                 self._close_futures()
             return

@@ -12,7 +12,7 @@ from pygame.event import Event
 
 from app.desktop import overlay
 from app.desktop.gamepad import Gamepads
-from app.desktop.keys import name_of
+from app.desktop.keys import Keyboard, name_of
 from app.desktop.pen import Pen
 from app.desktop.player import Scene, leave
 from app.desktop.worker import Worker
@@ -33,9 +33,10 @@ class Picker:
     """Cards in a grid; arrows or the mouse choose, all of them move."""
 
     def __init__(self, worker: Worker, look: Callable[[], Sequence[Entry]], enter: Callable[[str], Scene],
-                 pads: Gamepads) -> None:
+                 keyboard: Keyboard, pads: Gamepads, fill_screen: Callable[[], None]) -> None:
         """`look` finds the worlds, on the worker; `enter` makes the scene in which one is played."""
-        self._worker, self._enter, self._pads = worker, enter, pads
+        self._worker, self._enter, self._fill_screen = worker, enter, fill_screen
+        self._keyboard, self._pads = keyboard, pads
         self.entries: Sequence[Entry] | None = None
         self.chosen = 0
         self.trouble = ""
@@ -69,7 +70,9 @@ class Picker:
         """Keys, wheel and mouse."""
         if event.type in (pygame.KEYDOWN, pygame.MOUSEBUTTONDOWN):
             self.trouble = ""  # it was read
-        if event.type == pygame.KEYDOWN:
+        if event.type == pygame.KEYDOWN and self._keyboard.command_of(event) == "fullscreen":
+            self._fill_screen()
+        elif event.type == pygame.KEYDOWN:
             self._key(name_of(event))
         elif event.type == pygame.MOUSEWHEEL:
             self._choose(self.chosen - event.y * self._columns)

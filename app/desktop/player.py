@@ -97,7 +97,7 @@ class Player:
             pygame.mouse.set_visible(event.type == pygame.MOUSEMOTION)
         if event.type == pygame.QUIT:
             self.running = False
-        elif event.type == pygame.KEYDOWN and _fills_screen(event):
+        elif event.type == pygame.KEYDOWN and event.key == pygame.K_RETURN and event.mod & pygame.KMOD_ALT:
             self.window.toggle_full_screen()
         elif event.type == pygame.KEYDOWN and event.key == pygame.K_q and event.mod & IGNORED & ~pygame.KMOD_ALT:
             self.running = False
@@ -122,10 +122,6 @@ def wake() -> None:
     # the window may be closing, or the queue full of other reasons to look
     with contextlib.suppress(pygame.error):
         pygame.event.post(Event(WAKE))
-
-
-def _fills_screen(event: Event) -> bool:
-    return event.key == pygame.K_F11 or (event.key == pygame.K_RETURN and bool(event.mod & pygame.KMOD_ALT))
 
 
 def leave() -> None:

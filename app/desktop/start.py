@@ -38,7 +38,8 @@ class Desk:
 
     def picker(self) -> Scene:
         """The worlds to choose from."""
-        return Picker(self._worker, installed_worlds, self.play, self._pads)
+        return Picker(self._worker, installed_worlds, self.play, self._keyboard, self._pads,
+                      self._window.toggle_full_screen)
 
     def play(self, checkpoint: str, prepare: Prepare | None = None, *, must_begin: bool = False) -> Scene:
         """One world: a name, a checkpoint folder or a run."""
@@ -69,8 +70,10 @@ def browse(source: Path, *, checkpoint: str | None = None) -> None:
     """Opens the window on recorded play."""
     from app.desktop.reels import open_shelf
 
+    keyboard = Keyboard()
     window, worker = Window(f"Diamond: {called(source)}"), Worker()
-    Player(window, worker, Browse(worker, lambda: open_shelf(source, checkpoint))).run()
+    scene = Browse(worker, lambda: open_shelf(source, checkpoint), keyboard, window.toggle_full_screen)
+    Player(window, worker, scene).run()
 
 
 def installed_worlds() -> Sequence[Entry]:

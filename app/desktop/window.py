@@ -36,7 +36,7 @@ def display_missing() -> str | None:
 
 
 class Window:
-    """One resizable window; F11 fills the screen."""
+    """One resizable window, which can fill the screen."""
 
     def __init__(self, title: str = "Diamond", size: tuple[int, int] = SIZE) -> None:
         pygame.display.init()

@@ -74,7 +74,8 @@ class Stage:
         self.player = Player(self.window, self.worker, self.play)
 
     def picker(self) -> Scene:
-        return Picker(self.worker, lambda: (), lambda _: self.play, self.pads)
+        return Picker(self.worker, lambda: (), lambda _: self.play, self.keyboard, self.pads,
+                      self.window.toggle_full_screen)
 
     @property
     def now(self):

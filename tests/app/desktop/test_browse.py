@@ -14,6 +14,7 @@ from pygame.event import Event
 from app.cli import main
 from app.desktop import strip
 from app.desktop.browse import Browse
+from app.desktop.keys import Keyboard
 from app.desktop.player import Player
 from app.desktop.reels import open_shelf
 from app.desktop.window import Window
@@ -53,7 +54,7 @@ def data(tmp_path):
 def browse(data):
     """A window on the dataset, and turns of its loop until something is so."""
     window, worker = Window(size=(640, 480)), Worker()
-    scene = Browse(worker, lambda: open_shelf(data))
+    scene = Browse(worker, lambda: open_shelf(data), Keyboard(), window.toggle_full_screen)
     player = Player(window, worker, scene)
 
     def until(true):
@@ -93,6 +94,13 @@ def test_keys_step_and_choose(browse):
     press(browse, pygame.K_DOWN)
     browse.until(lambda: browse.reel is not None)
     assert browse.chosen == 1 and len(browse.reel) == 21
+
+
+def test_the_key_that_fills_the_screen(browse):
+    press(browse, pygame.K_F11)
+    assert pygame.display.get_surface().get_flags() & pygame.FULLSCREEN
+    press(browse, pygame.K_F11)
+    assert not pygame.display.get_surface().get_flags() & pygame.FULLSCREEN
 
 
 def test_it_plays_by_itself_and_stops_at_the_end(browse):

@@ -254,12 +254,18 @@ def entry(name):
                            standing=("holds for 20 steps", "fair"))
 
 
-def test_choosing_a_world(window):
-    worker, entered, pads = Worker(), [], Gamepads()
-    picker = Picker(worker, lambda: [entry(n) for n in ("Boxing", "Breakout", "Pong")], entered.append, pads)
-    finished = threading.Event()
+def picked(entries, enter=lambda _: None):
+    """A worker and a picker that has found these worlds."""
+    worker, finished = Worker(), threading.Event()
+    picker = Picker(worker, lambda: entries, enter, Keyboard(), Gamepads(), lambda: None)
     worker.ask("", finished.set)
     assert finished.wait(5)
+    return worker, picker
+
+
+def test_choosing_a_world(window):
+    entered = []
+    worker, picker = picked([entry(n) for n in ("Boxing", "Breakout", "Pong")], entered.append)
     pen = Pen(window.surface)
     picker.draw(pen)
     for key in (pygame.K_RIGHT, pygame.K_RIGHT, pygame.K_RIGHT, pygame.K_LEFT, pygame.K_RETURN):

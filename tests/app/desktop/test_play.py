@@ -300,6 +300,28 @@ def test_full_screen_and_back(stage):
     assert not stage.window.full and stage.window.surface.get_size() == size
 
 
+def test_another_key_fills_the_screen_in_play_over_the_futures_and_among_the_games(stage):
+    stage.tap(pygame.K_F1)
+    stage.click(stage.hot("rebind", "pause"))
+    stage.tap(pygame.K_F11)
+    assert stage.keyboard.keys["pause"] == ("f11",) and not stage.window.full
+    stage.click(stage.hot("rebind", "fullscreen"))
+    stage.tap(pygame.K_u, "u")
+    stage.tap(pygame.K_F1)
+    stage.tap(pygame.K_F11)
+    assert not stage.window.full
+    stage.tap(pygame.K_f, "f")
+    stage.tap(pygame.K_u, "u")
+    assert stage.window.full and stage.now.futures is not None
+    stage.tap(pygame.K_ESCAPE)
+    stage.tap(pygame.K_ESCAPE)
+    stage.until(lambda: stage.player.scene is not stage.play, "for the games")
+    for key in (pygame.K_F11, pygame.K_u):
+        assert stage.window.full
+        stage.tap(key)
+    assert not stage.window.full
+
+
 def test_hiding_all_but_the_picture(stage):
     stage.tap(pygame.K_F2)
     _, layout = stage.play.hands.seen
@@ -445,7 +467,7 @@ def test_a_tape_is_kept_elsewhere_where_its_folder_cannot_be_written(stage, home
 def test_what_went_wrong_on_leaving_is_seen_among_the_games(stage, monkeypatch):
     said, text = [], Pen.text
     monkeypatch.setattr(Pen, "text", lambda pen, words, *a, **k: (said.append(words), text(pen, words, *a, **k))[1])
-    picker = Picker(stage.worker, entries, lambda _: stage.play, stage.pads)
+    picker = Picker(stage.worker, entries, lambda _: stage.play, stage.keyboard, stage.pads, lambda: None)
     stage.until(lambda: (picker.update(), picker.entries)[1], "for the games")
     stage.worker.trouble = "the tape is elsewhere"
     picker.update()
