@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from time import monotonic
 from typing import TYPE_CHECKING
 
+import numpy as np
 import pygame
 from pygame import Rect
 from pygame.event import Event
@@ -40,7 +41,8 @@ class Picker:
         self.entries: Sequence[Entry] | None = None
         self.chosen = 0
         self.trouble = ""
-        self._columns = 1
+        self._columns, self._top, self._kept = 1, 0, 0
+        """Cards in a row, the uppermost row in view, and the card that stays in view: chosen by key or wheel."""
         self._next: Scene | None = None
         self._began = monotonic()
         worker.ask("Looking for dreams", lambda: self._found(look()))
@@ -74,8 +76,8 @@ class Picker:
             self._fill_screen()
         elif event.type == pygame.KEYDOWN:
             self._key(name_of(event))
-        elif event.type == pygame.MOUSEWHEEL:
-            self._choose(self.chosen - event.y * self._columns)
+        elif event.type == pygame.MOUSEWHEEL and self.entries:
+            self._choose(min(max(self.chosen - event.y * self._columns, 0), len(self.entries) - 1))
         elif event.type in (pygame.MOUSEMOTION, pygame.MOUSEBUTTONDOWN):
             under = next((i for i, box in self._boxes if box.collidepoint(event.pos)), None)
             self.chosen = self.chosen if under is None else under
@@ -101,7 +103,7 @@ class Picker:
 
     def _choose(self, wanted: int) -> None:
         if self.entries and 0 <= wanted < len(self.entries):
-            self.chosen = wanted
+            self.chosen = self._kept = wanted
 
     def _go_in(self) -> None:
         if self.entries:
@@ -138,26 +140,23 @@ class Picker:
         group = Rect(0, 0, columns * (wide + gap) - gap, rows * (high + gap) - gap)
         group.center = room.center
         group.top = max(group.top, room.top)
-        # the chosen card is always in view
-        row = self.chosen // columns
-        shift = max(0, group.top + (row + 1) * (high + gap) - gap - room.bottom)
+        # only keys and the wheel move the cards: under a hovering mouse each stays where it is
+        row, whole = self._kept // columns, max(1, (room.height + gap) // (high + gap))
+        self._top = max(0, min(max(self._top, row - whole + 1), row, rows - whole))
         boxes = []
-        for i, entry in enumerate(entries):
-            box = Rect(group.left + i % columns * (wide + gap), group.top - shift + i // columns * (high + gap), wide,
-                       high)
-            boxes.append((i, box))
-            if box.bottom > room.top and box.top < room.bottom:
-                self._card(pen, box, entry, pad, i == self.chosen)
+        for i, entry in enumerate(entries[self._top * columns:], self._top * columns):
+            box = Rect(group.left + i % columns * (wide + gap), group.top + (i // columns - self._top) * (high + gap),
+                       wide, high)
+            if box.top < room.bottom:
+                boxes.append((i, box))
+                self._card(pen, box, entry, pad, below, i == self.chosen)
         self._boxes = boxes
 
-    def _card(self, pen: Pen, box: Rect, entry: Entry, pad: int, chosen: bool) -> None:
+    def _card(self, pen: Pen, box: Rect, entry: Entry, pad: int, below: int, chosen: bool) -> None:
         pen.box(box, border=DREAM if chosen else LINE, thick=2 if chosen else 1, radius=8)
-        side = box.width - 2 * pad
-        h, w = entry.poster.shape[:2]
+        area = Rect(box.left + pad, box.top + pad, box.width - 2 * pad, box.height - pad - below)
         at = int((monotonic() - self._began) * STEPS_A_SECOND)
-        image = entry.frames[at % len(entry.frames)] if entry.frames else entry.poster
-        area = Rect(box.left + pad, box.top + pad, side, h * (side // w))
-        pen.picture(image, area)
+        _picture(pen, area, entry.frames[at % len(entry.frames)] if entry.frames else entry.poster)
         y = area.bottom + pen.px(12) + pen.height() // 2
         line, level = entry.standing
         if level is not None:
@@ -165,8 +164,20 @@ class Picker:
             # smooth where this pygame can
             circle = getattr(pygame.draw, "aacircle", pygame.draw.circle)
             circle(pen.surface, heat(DOUBT[level]), (area.right - radius, y), radius)
-        pen.text(entry.name, (area.left, y), TEXT, room=side - pen.px(16))
-        pen.text(line, (area.left, y + pen.height()), MUTED, room=side)
+        pen.text(entry.name, (area.left, y), TEXT, room=area.width - pen.px(16))
+        pen.text(line, (area.left, y + pen.height()), MUTED, room=area.width)
+
+
+def _picture(pen: Pen, area: Rect, image: np.ndarray) -> None:
+    """In the middle of an area, by a whole factor; of one that is larger, every second or third pixel and so on."""
+    h, w = image.shape[:2]
+    apart = max(1, -(-w // area.width), -(-h // area.height))
+    image = image[::apart, ::apart]
+    h, w = image.shape[:2]
+    factor = min(area.width // w, area.height // h)
+    box = Rect(0, 0, w * factor, h * factor)
+    box.center = area.center
+    pen.picture(image, box)
 
 
 def fit(count: int, image: tuple[int, int], room: tuple[int, int], around: tuple[int, int]) -> tuple[int, int]:

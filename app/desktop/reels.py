@@ -68,7 +68,7 @@ def open_shelf(source: Path, checkpoint: str | None = None) -> Shelf:
     if not files or files[0].suffix not in FILES:
         raise ValueError(f"{source} is nothing to look at: expected a dataset (a folder with {INFO}), a run, or files "
                          f"that end in {', '.join(FILES)}")
-    return Shelf(called(source), tuple(file.stem for file in files), tuple(partial(_file, f, checkpoint) for f in files))
+    return Shelf(called(source), tuple(f.stem for f in files), tuple(partial(_file, f, checkpoint) for f in files))
 
 
 def _dataset(folder: Path, title: str | None = None) -> Shelf:

@@ -248,8 +248,8 @@ def test_a_pad_plays_and_commands(window):
 
 # the picker
 
-def entry(name):
-    loop = [np.full((64, 64, 3), i * 20, np.uint8) for i in range(8)]
+def entry(name, size=(64, 64)):
+    loop = [np.full((*size, 3), i * 20, np.uint8) for i in range(8)]
     return SimpleNamespace(name=name, path=Path(name), poster=loop[0], frames=loop, card=None,
                            standing=("holds for 20 steps", "fair"))
 
@@ -274,6 +274,48 @@ def test_choosing_a_world(window):
     box = dict(picker._boxes)[2]
     picker.handle(Event(pygame.MOUSEBUTTONDOWN, pos=box.center, button=1))
     assert entered == ["Breakout", "Pong"]
+    worker.close()
+
+
+def test_worlds_of_every_size_are_whole_multiples_in_their_cards(window, monkeypatch):
+    sizes, drawn = [(64, 64), (84, 84), (96, 64), (400, 400), (210, 160), (16, 16)], []
+    monkeypatch.setattr(Pen, "picture", lambda _, image, area: drawn.append((image.shape[:2], area)))
+    worker, picker = picked([entry(str(size), size) for size in sizes])
+    picker.draw(Pen(pygame.Surface((1280, 800))))
+    worker.close()
+    for (h, w), (image, area), (_, card) in zip(sizes, drawn, picker._boxes, strict=True):
+        factor, apart = area.width // image[1], -(-w // image[1])
+        assert factor and area.size == (image[1] * factor, image[0] * factor), "whole squares"
+        assert image == (-(-h // apart), -(-w // apart)), "every so many pixels, across and down"
+        assert card.contains(area) and area.centerx == card.centerx
+
+
+def test_cards_lie_still_under_a_hovering_mouse_and_the_wheel_reaches_the_last(window):
+    entered = []
+    worker, picker = picked([entry(str(i)) for i in range(40)], entered.append)
+    pen = Pen(pygame.Surface((800, 600)))
+
+    def hear(kind, **what):
+        picker.handle(Event(kind, **what))
+        picker.draw(pen)
+        return dict(picker._boxes)
+
+    still = hear(pygame.USEREVENT)
+    last = max(still)
+    assert pen.surface.get_rect().contains(still[0]) and still[last].bottom > 600 - 20
+    place = still[last].centerx, still[last].top + 2
+    for _ in range(3):
+        assert hear(pygame.MOUSEMOTION, pos=place) == still and picker.chosen == last
+    moved = hear(pygame.KEYDOWN, key=pygame.K_RIGHT, unicode="", mod=0)
+    assert moved != still and pen.surface.get_rect().contains(moved[picker.chosen])
+    for _ in range(20):
+        there = hear(pygame.MOUSEWHEEL, y=-1)
+    assert picker.chosen == 39 and pen.surface.get_rect().contains(there[39])
+    assert min(box.top for box in there.values()) >= pen.px(56), "none lies over the title"
+    first = min(there)
+    assert hear(pygame.MOUSEMOTION, pos=there[first].center) == there
+    hear(pygame.MOUSEBUTTONDOWN, pos=there[first].center, button=1)
+    assert entered == [str(first)]
     worker.close()
 
 
