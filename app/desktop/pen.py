@@ -142,11 +142,16 @@ class Pen:
         self.text(words, cap.center, TEXT, anchor="center")
         return cap
 
+    def hint_width(self, hint: Hint) -> int:
+        """Of a key cap with its word, in pixels."""
+        cap, word, _ = hint
+        return self.width(word) + self.px(7) + max(self.height(), self.width(cap) + self.px(12))
+
     def hints(self, hints: Sequence[Hint], right: tuple[int, int], room: int) -> None:
         """Key caps with a word each, up to the right end (x, y middle); as many as fit into the room."""
         x, y = right
         for cap, word, meaning in reversed(hints):
-            wide = self.width(word) + self.px(7) + max(self.height(), self.width(cap) + self.px(12))
+            wide = self.hint_width((cap, word, meaning))
             if right[0] - x + wide + self.px(18) > room:
                 break
             if meaning is not None:

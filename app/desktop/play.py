@@ -20,8 +20,8 @@ from app.desktop.player import Scene
 from app.session.controls import directions, legend
 from app.session.look import RED
 
-NEWCOMER = (("view", "view"), ("help", "help"), ("back", "games"))
-"""Commands whose keys are always in sight, with a word each."""
+NEWCOMER = (("view", "view"), ("back", "games"), ("help", "help"))
+"""Commands whose keys are in sight, with a word each; the last one always."""
 SPOKEN = 5.0
 """Seconds for which the window's own news stay."""
 SLOW = 0.4

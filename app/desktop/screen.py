@@ -11,7 +11,7 @@ from pygame import Rect
 
 from app.desktop.layout import Layout, lay_out
 from app.desktop.pen import Colour, Hint, Pen
-from app.session.look import AMBER, DREAM, MUTED, REALITY, STEPS_A_SECOND, TEXT, VIEWS, WHO, heat
+from app.session.look import AMBER, DREAM, MUTED, REALITY, RED, STEPS_A_SECOND, TEXT, VIEWS, WHO, heat
 
 if TYPE_CHECKING:
     from app.session.view import View
@@ -132,29 +132,38 @@ def over(image: np.ndarray, heat_map: np.ndarray) -> np.ndarray:
 
 def _head(pen: Pen, head: Rect, view: View, around: Around) -> None:
     y = head.centery
-    x = pen.text(around.title, (head.left, y), large=True).right + pen.px(24)
-    who = WHO[view.who] if not view.helping else "the agent, for you"
-    colour = {"dream": DREAM, "reality": REALITY}.get(view.show, TEXT)
-    for field in (Field("player", who, 0), Field("world", VIEWS[view.show], 0, colour)):
-        x = pen.text(field.label, (x, y), MUTED).right + pen.px(7)
-        x = pen.text(field.value, (x, y), field.colour).right + pen.px(22)
-    for words, shade in _states(view, around):
-        x = pen.text(words, (x, y), shade).right + pen.px(22)
+    x = pen.text(around.title, (head.left, y), large=True, room=head.width // 3).right + pen.px(24)
+    # the last hint, the way to all others, is always there
+    room = head.right - x - sum(pen.hint_width(hint) + pen.px(18) for hint in around.hints[-1:])
+    parts = _parts(view, around)
+    shown = set()
+    for rank, (label, value, _, _) in sorted(parts.items()):
+        wide = (pen.width(label) + pen.px(7) if label else 0) + pen.width(value) + pen.px(22)
+        if wide <= room:
+            shown.add(rank)
+            room -= wide
+    for rank, (label, value, _, colour) in parts.items():
+        if rank in shown:
+            x = pen.text(label, (x, y), MUTED).right + pen.px(7) if label else x
+            x = pen.text(value, (x, y), colour).right + pen.px(22)
     pen.hints(around.hints, (head.right, y), head.right - x)
 
 
-def _states(view: View, around: Around) -> list[tuple[str, Colour]]:
-    """What is out of the ordinary."""
-    states = []
+def _parts(view: View, around: Around) -> dict[int, Field]:
+    """Who plays in which world, and what is out of the ordinary, from the left; by rank: 0 goes last where there is too
+    little room."""
+    who = WHO[view.who] if not view.helping else "the agent, for you"
+    colour = {"dream": DREAM, "reality": REALITY}.get(view.show, TEXT)
+    parts = {4: Field("player", who, 0), 3: Field("world", VIEWS[view.show], 0, colour)}
     if view.paused:
-        states.append(("paused", AMBER))
+        parts[1] = Field("", "paused", 0, AMBER)
     if around.speed != 1:
-        states.append((f"×{around.speed:g}", AMBER))
-    if around.resync_every:
-        states.append((f"falls asleep every {around.resync_every} steps", MUTED))
+        parts[2] = Field("", f"×{around.speed:g}", 0, AMBER)
     if view.recording is not None:
-        states.append((f"● tape {seconds(view.recording)}", (0xF8, 0x71, 0x71)))
-    return states
+        parts[0] = Field("", f"● tape {seconds(view.recording)}", 0, RED)
+    if around.resync_every:
+        parts[5] = Field("", f"falls asleep every {around.resync_every} steps", 0, MUTED)
+    return parts
 
 
 def fields(view: View, around: Around) -> list[Field]:

@@ -87,6 +87,29 @@ def test_numbers_keep_their_places():
     assert all(len(f.value) <= f.chars for f in (*first, *later)), [f for f in later if len(f.value) > f.chars]
 
 
+@pytest.mark.parametrize("size", [*SIZES, (300, 200)])
+@pytest.mark.parametrize("title", ["Pong", "a-folder-with-a-rather-long-name-of-a-run-of-training"])
+def test_the_upper_line_keeps_to_its_room_and_the_way_to_help_and_tape_in_it(window, monkeypatch, size, title):
+    drawn, text = [], Pen.text
+
+    def noted(pen, words, *where, **how):
+        drawn.append((words, text(pen, words, *where, **how)))
+        return drawn[-1][1]
+
+    monkeypatch.setattr(Pen, "text", noted)
+    monkeypatch.setattr(screen, "_foot", lambda *_: None)
+    view = View(frame=np.zeros((64, 64, 3), np.uint8), who="help", paused=True, recording=12345)
+    hints = [(cap, word, (word,)) for cap, word in (("Tab", "view"), ("Esc", "games"), ("F1", "help"))]
+    around = screen.Around(title, speed=0.75, resync_every=15, hints=hints)
+    pen, layout = Pen(pygame.Surface(size)), screen.layout_of(size, view, around)
+    screen.draw(pen, layout, view, around)
+    words = [word for word, _ in drawn]
+    assert "help" in words and (size[0] < 640 or {"● tape 823.0 s", "paused"} <= set(words))
+    assert size[0] < 1920 or title != "Pong" or {"falls asleep every 15 steps", "view", "games"} <= set(words)
+    assert all(layout.head.left <= box.left and box.right <= layout.head.right for _, box in drawn)
+    assert not [pair for pair in itertools.combinations([box for _, box in drawn], 2) if pair[0].colliderect(pair[1])]
+
+
 def test_the_heat_of_a_difference_lies_where_it_differs():
     apart = screen.apart(np.zeros((4, 4, 3), np.uint8), np.eye(4, dtype=np.uint8)[..., None].repeat(3, 2) * 200)
     image = screen.over(np.full((4, 4, 3), 90, np.uint8), apart).astype(int)
