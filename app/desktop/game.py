@@ -68,6 +68,8 @@ class Game:
         self.names: tuple[str, ...] = ()
         self.watching = False
         """Whether the denoising is wanted."""
+        self.tape_over = False
+        """Whether a tape that led has come to its end, until somebody takes note."""
         self._session: Session | None = None
         self._denoising: tuple[np.ndarray, ...] = ()
         self._watched = -SELDOM
@@ -155,6 +157,10 @@ class Game:
         if session is None:
             return
         marks = self._ribbon.of(session.timeline)
+        # the window does not see every instant
+        led = None if self.newest is None else self.newest.view.led
+        if led is not None and led[0] == led[1] and session.view.led is None and session.view.paused:
+            self.tape_over = True
         self.newest = Snapshot(session.view, marks, session.timeline.first, settings_of(session),
                                self._ribbon.values(), futures_of(session), self._denoising, perf_counter())
         self.worker.wake()

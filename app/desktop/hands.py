@@ -46,7 +46,6 @@ class Hands:
         self.seen: tuple[Pen, Layout] | None = None
         """What was drawn last, so that a click means what the person saw."""
         self._resume = self._helped = False
-        self._led: tuple[int, int] | None = None
         self._rewinding: float | None = None
         self._rewinder: int | None = None
         """The key that is held meanwhile, whatever is pressed with it later."""
@@ -57,17 +56,15 @@ class Hands:
         return self._rewinding is not None
 
     def update(self) -> None:
-        """Goes on with what is held, and hears that a tape that led is over."""
-        now = self.game.newest
-        led, self._led = self._led, None if now is None else now.view.led
-        if led and led[0] == led[1] and now is not None and self._led is None and now.view.paused:
-            self._resume = True
+        """Goes on with what is held."""
         if self._rewinding is not None and monotonic() >= self._rewinding:
             self._rewinding, self._resume = monotonic() + BACKWARDS, True
             self.game.ask("Going back", back, key="back")
 
     def handle(self, event: Event) -> None:
         """Whatever happened, as soon as it did."""
+        if self.game.tape_over:
+            self.game.tape_over, self._resume = False, True
         if event.type == pygame.KEYDOWN:
             self._key_down(event)
         elif event.type == pygame.KEYUP:
