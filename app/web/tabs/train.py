@@ -71,15 +71,16 @@ def build(house: House) -> tuple[gr.Timer, list[Any]]:
 
     timer.tick(look, runs, seen, **quiet)
     runs.input(look, runs, seen, **quiet)
-    game.input(lambda g: gr.Dropdown(choices=sources(house, g), value=NEW_PLAY), game, source, **quiet)
+    game.input(lambda g: gr.Dropdown(choices=sources(house, g), value=NEW_PLAY), game, source,
+               trigger_mode="always_last", **quiet)
     gr.on([game.focus, source.focus], lambda g: gr.Dropdown(choices=sources(house, g)), game, source, **quiet)
-    gr.on([game.input, preset.input], beginning, [game, preset], begin_with, **quiet)
+    # who chooses a game and then a preset in haste: the last choice counts, not the first that was answered
+    gr.on([game.input, preset.input], beginning, [game, preset], begin_with, trigger_mode="always_last", **quiet)
     # a training's process takes seconds to begin, and a second one is not wanted meanwhile
     order = [game, preset, source, begin_with, minutes, name, seed, epochs, batch, rate]
-    starting, ready = gr.Button("Starting: a new process reads the game", interactive=False), "Start training"
-    start.click(lambda: starting, None, start, **quiet).then(
+    start.click(lambda: gr.Button("Starting: reading the game", interactive=False), None, start, **quiet).then(
         lambda *values: begin(house, *values), order, runs, **quiet).then(
-        lambda: gr.Button(ready, interactive=True), None, start, **quiet).then(look, runs, seen, **quiet)
+        lambda: gr.Button("Start training", interactive=True), None, start, **quiet).then(look, runs, seen, **quiet)
     stop.click(lambda run: told(house.jobs.stop, run), runs, None, **quiet).then(look, runs, seen, **quiet)
     resume.click(lambda run: told(house.jobs.resume, run), runs, None, api_visibility="private").then(
         look, runs, seen, **quiet)

@@ -573,6 +573,7 @@ def test_a_training_is_started_stopped_and_dreamt(page, url: str, home: Path):
     page.get_by_label("Game").first.fill("toy")
     page.keyboard.press("Enter")
     page.get_by_label("tiny").check()
+    sync_api.expect(page.get_by_label("Begin with")).to_be_hidden()  # however hasty the two choices were
     page.get_by_role("button", name="More numbers").click()
     page.get_by_label("Batch size of the world").fill("2")
     page.click("#start-training")
