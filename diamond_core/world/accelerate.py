@@ -63,8 +63,9 @@ class Acceleration:
     def stop(self, patience: float = 0.0) -> None:
         """Looks no further than the engine that is being built; waits so many seconds for that."""
         self._unwanted.set()
-        if patience and self._thread.is_alive():
-            self._thread.join(patience)
+        with contextlib.suppress(KeyboardInterrupt):  # whoever cannot wait need not
+            if patience and self._thread.is_alive():
+                self._thread.join(patience)
 
     def _run(self) -> None:
         self._search()
