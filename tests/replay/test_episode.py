@@ -13,13 +13,15 @@ import safetensors.torch
 import torch
 import zstandard
 
+from diamond_core import files
 from diamond_core.replay import Episode, EpisodeError, episode
 
 ROOT = Path(__file__).parents[2]
 SAVER = """
 import io, sys, time, torch
 from pathlib import Path
-from diamond_core.replay import Episode, episode
+from diamond_core import files
+from diamond_core.replay import Episode
 
 class Slow(io.FileIO):
     def write(self, data):
@@ -28,7 +30,7 @@ class Slow(io.FileIO):
         time.sleep(0.1)
         super().write(data[len(data) // 2 :])
 
-episode.open = Slow
+files.open = Slow
 for step in range(1000):
     frames = torch.randint(0, 256, (30 + step, 3, 8, 8), dtype=torch.uint8)
     no = torch.zeros(29 + step, dtype=torch.bool)
@@ -129,7 +131,7 @@ def test_a_full_disk_leaves_what_was_there(tmp_path, monkeypatch, counter, same)
 
     path = tmp_path / "a"
     counter(5).save(path)
-    monkeypatch.setattr(episode, "open", full_disk, raising=False)
+    monkeypatch.setattr(files, "open", full_disk, raising=False)
     with pytest.raises(OSError, match="No space left"):
         counter(9).save(path)
     assert os.listdir(tmp_path) == ["a"]
