@@ -118,9 +118,9 @@ class Shelf:
         """Of the installed dreams, and for the owner of every training's moments, the newest first."""
         found = [(name, read_card(path)) for name, path in installed().items() if offer_of(name, path) is not None]
         for folder in sorted(self.runs.iterdir()) if is_owner and self.runs.is_dir() else []:
-            for name, _ in reversed(self.moments(folder.name)) if Run(folder).exists else []:
-                with suppress(CheckpointError):  # it may go while we look
-                    found.append((name, read_card(self.path_of(name, True))))
+            with suppress(Unknown, CheckpointError):  # no run, or one that goes while we look
+                names = [name for name, _ in reversed(self.moments(folder.name))]
+                found += [(name, read_card(self.path_of(name, True))) for name in names]
         return found
 
     @staticmethod

@@ -127,7 +127,8 @@ class Tapes:
             # the owner sees all recordings, and two that are one are one too many
             packed, alike = to_bytes(tape), [r for r in self.all() if r.sha256 == tape.origin.sha256]
             for known in alike:
-                if known.steps == len(tape) and self._path(known.id, "tape").read_bytes() == packed:
+                place = self._path(known.id, "tape")
+                if known.steps == len(tape) and place.is_file() and place.read_bytes() == packed:
                     raise TapesError(f"this tape is here already: '{known.title}'")
         # a visitor's film could show anything
         film = data if not by_visitor and data[4:8] == b"ftyp" else b""

@@ -153,6 +153,8 @@ def test_what_was_recorded_in_a_training_goes_on_in_its_moment(tmp_path: Path, m
     run.begin(tiny("toy"))
     for epoch in (1, 2):
         shutil.move(small_checkpoint(tmp_path / "small"), run.moment(epoch))
+    (tmp_path / "runs" / ".old" / "config.json").parent.mkdir()
+    (tmp_path / "runs" / ".old" / "config.json").write_text("{}")
     sha256 = read_card(run.moment(2)).sha256
     shelf = Shelf(tmp_path / "runs", "cpu", quicken=lambda *_: None)
     assert shelf.fitting(shelf.cards(True), "toy", sha256) == "Box@2"
