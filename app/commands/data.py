@@ -37,10 +37,10 @@ class Collect:
     """A new folder; with --append an existing dataset of the same game."""
     steps: int = 100_000
     policy: str = "mix"
-    """random, sticky (repeats its actions), scripted (goes where the ball will be; Pong and Breakout; scripted:0.05 is
-    distracted for a twentieth of the time, without a number the worlds differ in that), agent:CKPT, or mix: random play
-    of several kinds, with two of three worlds scripted where the game is known; mix:CKPT adds an agent at several
-    degrees of luck instead."""
+    """random, sticky (repeats its actions; sticky:0.97 goes on with one for dozens of steps), scripted (goes where
+    the ball will be; Pong and Breakout; scripted:0.05 is distracted for a twentieth of the time, without a number the
+    worlds differ in that), agent:CKPT, or mix: random play of several kinds, with two of three worlds scripted where
+    the game is known; mix:CKPT adds an agent at several degrees of luck instead."""
     num_envs: int = 32
     seed: int = 0
     """Play with the same seed is the same play: take another one to add to it, or to test on."""
@@ -138,14 +138,14 @@ def players(policy: str, game: str, num_actions: int, num_envs: int, seed: int, 
 
     kind, _, checkpoint = policy.partition(":")
     if kind not in ("random", "sticky", "scripted", "mix", "agent") or (kind == "agent") > bool(checkpoint):
-        raise ValueError(f"unknown policy '{policy}': use random, sticky, scripted, scripted:SHARE, mix, mix:CKPT or "
-                         "agent:CKPT")
+        raise ValueError(f"unknown policy '{policy}': use random, sticky, sticky:SHARE, scripted, scripted:SHARE, mix, "
+                         "mix:CKPT or agent:CKPT")
     if kind == "random":
         return RandomPolicy(num_actions, num_envs, seed)
     if kind == "sticky":
-        return RandomPolicy(num_actions, num_envs, seed, STICKY)
+        return RandomPolicy(num_actions, num_envs, seed, share(policy) if checkpoint else STICKY)
     if kind == "scripted":
-        return ScriptedPolicy(game, action_names(game), num_envs, seed, lapses(checkpoint) if checkpoint else LAPSES)
+        return ScriptedPolicy(game, action_names(game), num_envs, seed, share(policy) if checkpoint else LAPSES)
     if not checkpoint:
         return mixed_play(game, action_names(game), num_envs, seed)
     agent, runtime = load_for(checkpoint, game, size), resolve()
@@ -158,14 +158,15 @@ def players(policy: str, game: str, num_actions: int, num_envs: int, seed: int, 
     return MixPolicy([RandomPolicy(num_actions, num_envs, seed, MIXED, LEANS), *agents])
 
 
-def lapses(share: str) -> tuple[float]:
-    """The share of time in which the scripted player presses at random. Raises ValueError for what is none."""
+def share(policy: str) -> tuple[float]:
+    """Of the time, in which the scripted player presses at random, or of the steps, in which the sticky one goes on
+    with its action. Raises ValueError for what is none."""
     try:
-        value = float(share)
+        value = float(policy.partition(":")[2])
     except ValueError:
         value = -1.0
     if not 0 <= value < 1:
-        raise ValueError(f"scripted:{share}: the share of lapses must be a number from 0 to below 1, as scripted:0.05")
+        raise ValueError(f"{policy}: the share must be a number from 0 to below 1, as scripted:0.05 or sticky:0.95")
     return (value,)
 
 

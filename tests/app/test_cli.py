@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from app.cli import main, quota
-from app.commands.data import alone_in
+from app.commands.data import alone_in, players
 from app.commands.evaluate import shown
 from app.commands.train import seconds
 from diamond_core.agent.policies import RandomPolicy
@@ -143,7 +143,8 @@ def test_help_needs_no_command(capsys):
     (["train", "--game", "toy", "--preset", "tiny", "--run", "x", "--init", "nothing"], "no checkpoint 'nothing'"),
     (["train", "--game", "toy", "--preset", "tiny", "--run", "x", "--dataset", "nothing"], "nothing"),
     (["collect", "--game", "toy", "--out", "d", "--policy", "clever"], "unknown policy 'clever'"),
-    (["collect", "--game", "Pong", "--out", "d", "--policy", "scripted:most"], "scripted:most: the share of lapses"),
+    (["collect", "--game", "Pong", "--out", "d", "--policy", "scripted:most"], "scripted:most: the share"),
+    (["collect", "--game", "Pong", "--out", "d", "--policy", "sticky:1"], "sticky:1: the share"),
     (["collect", "--game", "toy"], "--out"),
     (["collect", "--game", "toy", "--out", "d", "--steps", "0"], "1 or more"),
     (["collect", "--game", "gym:Nope-v0", "--out", "d"], "Nope-v0"),
@@ -267,6 +268,11 @@ def test_full_disk(capsys, home, tmp_path, monkeypatch):
     assert "no space left" in fails(capsys, "train", "--run", tmp_path / "run", "--resume")
     monkeypatch.undo()
     assert CONVERTER.structure(json.loads((tmp_path / "run" / "config.json").read_text()), type(config)) == config
+
+
+def test_a_sticky_player_is_as_sticky_as_is_asked_for():
+    for policy, share in (("sticky", 0.8), ("sticky:0.97", 0.97)):
+        assert players(policy, "toy", 3, 4, 0, (8, 8)).sticks.tolist() == pytest.approx([share] * 4)
 
 
 def test_debug_shows_the_traceback():
