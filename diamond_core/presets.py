@@ -79,7 +79,7 @@ def tiny(game: str) -> TrainConfig:
         returns=ReturnsConfig(value_weight=0.05),
         denoiser=LearnerConfig(first_updates=450 if toy else 60, updates=30 if toy else 5,
                                batch_size=32 if toy else 8, learning_rate=1e-3, ema_decay=0.98),
-        # fewer, or slower, and every second dream of another game is over at once
+        # fewer, or slower, and the dreams of another game are over at once
         reward_end=LearnerConfig(first_updates=200 if toy else 40, updates=25 if toy else 4,
                                  batch_size=16 if toy else 4, learning_rate=1e-3 if toy else 3e-3,
                                  warmup=100 if toy else 10, max_gradient_norm=100.0),

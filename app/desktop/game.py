@@ -99,13 +99,13 @@ class Game:
     def close(self) -> None:
         """Stops stepping; the session is forgotten as soon as the worker is free."""
         self._closed = True
-        if self._session is not None and self._session.search is not None:
-            self._session.search.stop()  # the next game wants the processor
         self.worker.beat_with(None)
         self.worker.ask("Closing", self._forget, must=True)
 
     def _forget(self) -> None:
         session, self._session = self._session, None
+        if session is not None and session.search is not None:
+            session.search.stop()  # the next game wants the processor
         if session is not None and session.recorder is not None:
             # nobody stopped the tape, and nobody wants to lose it
             rescue(session)

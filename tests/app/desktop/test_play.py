@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pygame
@@ -14,11 +15,13 @@ import pytest
 from pygame.event import Event
 
 from app.desktop import strip
+from app.desktop.game import Game
 from app.desktop.keys import config_folder
 from app.desktop.orders import as_file, data_folder, named
 from app.desktop.pen import Pen
 from app.desktop.picker import Picker
 from app.desktop.ribbon import Ribbon
+from app.desktop.worker import Worker
 from app.session.controls import Controls
 from app.session.library import entries
 from app.session.session import Session
@@ -665,3 +668,13 @@ def test_taps_of_twenty_milliseconds_and_their_latency(pong_agent, pong_world, s
     assert np.median(late) < 1 / 15 + 3 * dreamt + 0.05
     print(f"key to frame: median {np.median(late) * 1000:.0f} ms, most {max(late) * 1000:.0f} ms; a step "
           f"{dreamt * 1000:.0f} ms, {stage.view.rate:.1f} a second; to the screen {stage.play._drawing * 1000:.1f} ms")
+
+
+def test_a_game_that_is_left_looks_for_no_engine_any_more():
+    stopped = []
+    worker = Worker()
+    game = Game(worker, "x", lambda say: pytest.fail("not here"))
+    game._session = SimpleNamespace(search=SimpleNamespace(stop=lambda: stopped.append(True)), recorder=None)
+    game.close()
+    worker.close()
+    assert stopped == [True]
