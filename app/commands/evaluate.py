@@ -220,8 +220,12 @@ class Free:
     """A name, a checkpoint folder or a run."""
     dataset: Path
     """Real play from which the dreams begin, and with which they are compared."""
-    policy: Literal["random", "scripted", "agent"] = "random"
-    """Who plays: random actions that are held on to, the scripted player (Pong and Breakout), or the agent."""
+    policy: str = "random"
+    """Who plays: random actions that are held on to, the scripted player (Pong and Breakout), the checkpoint's agent,
+    or another one that `collect` knows, as sticky:0.97, which stands and walks for dozens of steps."""
+    begin: Literal["play", "games"] = "play"
+    """Where dreams begin: in the midst of the held-out play; or where those of the app do, in new games after some
+    steps of the agent, and the very same games go on beside them."""
     steps: int = 100
     dreams: int = 32
     denoising_steps: int | None = None
@@ -238,6 +242,8 @@ def free(args: list[str]) -> None:
     at_least(1, steps=c.steps, dreams=c.dreams)
     is_seed(c.seed)
     out = c.out and new_file(c.out)
+    from app.commands.data import players
+    from app.session.twin import WARMUP
     from diamond_core.agent.policies import MIXED, RandomPolicy
     from diamond_core.agent.scripted import ScriptedPolicy
     from diamond_core.envs import make_env
@@ -250,12 +256,16 @@ def free(args: list[str]) -> None:
         "random": lambda n: RandomPolicy(len(names), n, c.seed, MIXED),
         "scripted": lambda n: ScriptedPolicy(game, names, n, c.seed),
         "agent": lambda n: agent.policy(n, c.seed, world.runtime)}
+    policy_for = policies.get(c.policy) or (
+        lambda n: players(c.policy, game, len(names), n, c.seed, agent.config.image_size))
+    opening = (agent.policy(c.dreams, c.seed, world.runtime), WARMUP) if c.begin == "games" else None
     emulator = None
     if agent.config.image_channels == 3:  # as the emulator's games have
         emulator = make_env(game, c.dreams, life_loss_ends=True, image_size=agent.config.image_size,
                             noop_max=agent.config.noop_max)
     with shown(" steps") as watch:
-        report = evaluate_free(world, policies[c.policy], dataset, c.steps, c.dreams, c.seed, c.policy, watch, emulator)
+        report = evaluate_free(world, policy_for, dataset, c.steps, c.dreams, c.seed, c.policy, watch, emulator,
+                               opening)
     for line in told(report):
         print(line)
     keep(report, out)
@@ -269,7 +279,8 @@ def told(report: FreeReport) -> list[str]:
     def beside(form: str, numbers: Iterable[float]) -> str:
         return " / ".join(format(x, form) for x in numbers)
 
-    lines = [f"{report.game}: {report.dreams} free dreams of {report.steps} steps, {report.policy} play; {who}",
+    lines = [f"{report.game}: {report.dreams} free dreams of {report.steps} steps from {report.begun}, {report.policy} "
+             f"play; {who}",
              f"  steps seen: {beside('.1f', (s.steps_seen for s in sides))}",
              f"  points in 100 steps: {beside('.2f', (s.points for s in sides))}"]
     if (lives := [s.lives for s in sides if s.lives is not None]):

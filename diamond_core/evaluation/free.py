@@ -1,9 +1,9 @@
 """Free dreams beside real play: do things stay, does the score count, does the picture melt? Measures of our own.
 
-A dream begins from held-out play and goes on by itself under a policy; reality is that play. A dream that ends begins
-anew as held-out episodes begin, and reality ends with its episode: where fewer steps of it were seen, its shares of
-whole rollouts are the smaller for it. Things are found by their colours, so they are counted in the games of `sprites`
-only.
+A dream begins from held-out play and goes on by itself under a policy; reality is that play. Or it begins in a new
+game, as a person's does, and the very same game goes on beside it. A dream that ends begins anew as held-out episodes
+begin, and reality ends with its episode: where fewer steps of it were seen, its shares of whole rollouts are the
+smaller for it. Things are found by their colours, so they are counted in the games of `sprites` only.
 """
 
 from __future__ import annotations
@@ -22,11 +22,12 @@ from diamond_core.evaluation.metrics import PSNR_CAP
 from diamond_core.evaluation.open_loop import Watch, draw_windows
 from diamond_core.evaluation.sprites import things_of
 from diamond_core.replay import Dataset, collate
-from diamond_core.types import Policy, VectorEnv
+from diamond_core.types import Policy, Start, VectorEnv
 from diamond_core.world.dream import World
 from diamond_core.world.imagination import ImaginedEnv
 
 FORMAT = "diamond-free-1"
+PLAY, GAMES = "held-out play", "new games"
 DOUBLED, LOST = 3, 15
 """Frames with more than one of a thing, and frames on end without it, from which on a rollout counts."""
 REFERENCES = 2000
@@ -84,6 +85,8 @@ class FreeReport:
     """The lowest mean of a single dream there."""
     emulator: Side | None = None
     """Of the same policy in real games."""
+    begun: str = PLAY
+    """Where the dreams began."""
 
     def to_json(self) -> dict[str, Any]:
         """All numbers, fit for JSON."""
@@ -92,29 +95,36 @@ class FreeReport:
 
 def evaluate_free(world: World, policy_for: Callable[[int], Policy], dataset: Dataset, steps: int = 100,
                   num_dreams: int = 32, seed: int = 0, policy_name: str = "random", watch: Watch = lambda *_: None,
-                  emulator: VectorEnv | None = None) -> FreeReport:
+                  emulator: VectorEnv | None = None, opening: tuple[Policy, int] | None = None) -> FreeReport:
     """Plays in dreams that begin from held-out play, as `policy_for(their number)`, and in the emulator's games, if
-    there is one, some steps from their beginning. Raises ValueError where there is no such play."""
+    there is one, some steps from their beginning. With an `opening`, who plays it and for how many steps, the dreams
+    go on from those games instead, one each. Raises ValueError where there is no such play, and where a game is over
+    before its dream begins."""
     k = world.num_conditioning_frames
     windows = draw_windows(dataset, k, steps, num_dreams, seed)
-    midst = windows.frames[:, :k], windows.actions[:, :k]
-    env = ImaginedEnv(world, lambda draw: beginnings(dataset, k, len(windows), seed + draw) if draw else midst,
-                      len(windows), None)
-    dream, dreamt_rewards, dones = played(env, policy_for(len(windows)), steps, seed, watch)
+    begin, there = (windows.frames[:, :k], windows.actions[:, :k]), None
+    if opening is not None:
+        if emulator is None:
+            raise ValueError("new games need the emulator")
+        begin, there = opened(emulator, *opening, k, seed)
+    n = len(begin[0])
+    env = ImaginedEnv(world, lambda draw: beginnings(dataset, k, n, seed + draw) if draw else begin, n, None)
+    dream, dreamt_rewards, dones = played(env, policy_for(n), steps, seed, watch)
     taken = slice(k - 1, k - 1 + steps)
     real, mask = windows.frames[:, k:], windows.mask[:, taken]
-    known, always = references(dataset, seed), torch.ones_like(mask)
+    known = references(dataset, seed)
     nearest = nearest_psnr(dream[:, -max(1, steps // 10)::EVERY], known)
     game, lived = dataset.info.game, None
     if emulator is not None:
-        frames, rewards, overs = (x[:, WARMUP:] for x in played(emulator, policy_for(emulator.num_envs), WARMUP + steps,
-                                                               seed))
+        early = WARMUP if there is None else 0
+        frames, rewards, overs = (x[:, early:] for x in played(emulator, policy_for(emulator.num_envs), early + steps,
+                                                               seed, start=there))
         lived = _side(game, frames, rewards, torch.ones_like(overs), known, overs)
     return FreeReport(
         game, policy_name, seed, len(dream), steps,
-        _side(game, dream, dreamt_rewards, always, known, dones),
+        _side(game, dream, dreamt_rewards, torch.ones_like(dones), known, dones),
         _side(game, real, windows.rewards[:, taken], mask, known, torch.zeros_like(mask)),
-        nearest.mean().item(), nearest.mean(1).min().item(), lived)
+        nearest.mean().item(), nearest.mean(1).min().item(), lived, GAMES if opening else PLAY)
 
 
 def beginnings(dataset: Dataset, k: int, num: int, seed: int) -> tuple[Tensor, Tensor]:
@@ -124,10 +134,29 @@ def beginnings(dataset: Dataset, k: int, num: int, seed: int) -> tuple[Tensor, T
     return batch.frames, batch.actions
 
 
-def played(env: VectorEnv, policy: Policy, steps: int, seed: int, watch: Watch = lambda *_: None
-           ) -> tuple[Tensor, Tensor, Tensor]:
-    """What n worlds show a policy: frames (n, steps, c, h, w), rewards (n, steps), and where they were over."""
+def opened(env: VectorEnv, policy: Policy, steps: int, k: int, seed: int
+           ) -> tuple[tuple[Tensor, Tensor], Start]:
+    """n new games after some steps, k - 1 or more: the last k frames (n, k, c, h, w) and actions (n, k - 1), from which
+    a dream goes on, and the same as the games' own start."""
     start = env.reset(seed)
+    policy.reset(start)
+    frames, actions = [start.frames], list[Tensor]()
+    for _ in range(max(steps, k - 1)):
+        actions.append(policy.act(frames[-1]).cpu())
+        step = env.step(actions[-1])
+        if step.dones.any():
+            raise ValueError(f"a game is over within its first {len(actions)} steps: take another seed")
+        policy.observe(step)
+        frames.append(step.frames)
+    seen = torch.stack(frames[-k:], dim=1)
+    return (seen, torch.stack(actions, dim=1)[:, -(k - 1):]), Start(seen[:, -1], seen[:, :-1])
+
+
+def played(env: VectorEnv, policy: Policy, steps: int, seed: int, watch: Watch = lambda *_: None,
+           start: Start | None = None) -> tuple[Tensor, Tensor, Tensor]:
+    """What n worlds show a policy, from their beginning or from where they stand: frames (n, steps, c, h, w), rewards
+    (n, steps), and where they were over."""
+    start = start or env.reset(seed)
     policy.reset(start)
     frames, shown, rewards, dones = start.frames, [], [], []
     for done in range(steps):

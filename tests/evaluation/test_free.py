@@ -22,6 +22,7 @@ from diamond_core.evaluation.free import (
 )
 from diamond_core.evaluation.metrics import PSNR_CAP, psnr
 from diamond_core.evaluation.sprites import player_of
+from diamond_core.types import Start
 from tests.conftest import EXACT
 from tests.evaluation.test_fidelity import SIZE, Reality, dataset
 
@@ -162,6 +163,35 @@ def test_the_same_policy_plays_real_games_too(small_agent, drifting):
     assert asked == [3, 5] and frames.shape == (5, WARMUP + 6, 3, 16, 16) and dones.any()
     assert report.emulator.points == pytest.approx(100 * (rewards[:, WARMUP:] != 0).float().mean().item())
     assert report.emulator.steps_seen == 6 and "  steps seen: 6.0 / 6.0 / 6.0" in told(report)
+
+
+def test_dreams_go_on_from_new_games_and_the_games_beside_them(small_agent, drifting, monkeypatch):
+    """A person begins there: what goes wrong only in a game's first steps is in no window of held-out play."""
+    def games(game="Pong"):
+        return make_env(game, 5, image_size=(16, 16))
+    def policy(n):
+        return RandomPolicy(3, n, 0)
+    def opener():
+        return RandomPolicy(3, 5, 9)
+    world, began = small_agent.world(runtime=EXACT), []
+    k, start = world.num_conditioning_frames, world.start
+    monkeypatch.setattr(world, "start", lambda frames, actions, *rest: began.append((frames, actions))
+                        or start(frames, actions, *rest))
+    report = evaluate_free(world, policy, dataset(20), 6, 3, emulator=games(), opening=(opener(), 7))
+    env, who = games(), opener()
+    first = played(env, who, 7, 0)[0]
+    assert torch.equal(began[0][0], first[:, -k:])
+    presses = opener()
+    presses.reset(env.reset(0))
+    assert torch.equal(began[0][1], torch.stack([presses.act(first[:, 0]) for _ in range(7)], dim=1)[:, 1 - k:])
+    played(env, opener(), 7, 0)
+    _, rewards, _ = played(env, policy(5), 6, 0, start=Start(first[:, -1], first[:, :-1]))
+    assert report.emulator.points == pytest.approx(100 * (rewards != 0).float().mean().item()) and report.dreams == 5
+    assert "from new games" in told(report)[0] and report.to_json()["begun"] == "new games"
+    with pytest.raises(ValueError, match="need the emulator"):
+        evaluate_free(world, policy, dataset(20), 6, 3, opening=(opener(), 7))
+    with pytest.raises(ValueError, match="over within its first"):
+        evaluate_free(world, policy, dataset(20), 6, 3, emulator=games("toy"), opening=(opener(), 7))
 
 
 def test_the_player_is_tracked(drifting, small_agent):

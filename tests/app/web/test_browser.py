@@ -193,13 +193,11 @@ def test_what_if_and_back(page, url: str):
 
 def test_who_goes_on_before_the_futures_are_there_is_shown_none(page, url: str):
     enter(page, url, "tiny-pong")
-    page.evaluate("""() => { let armed = true;
-        window.addEventListener("dream-view", ({ detail }) => { if (armed && detail.paused) { armed = false;
-            document.querySelector("dream-player").do("pause"); } }); }""")
+    page.evaluate("""() => { window.stood = null;  // the pause is too short to be waited for from outside
+        window.addEventListener("dream-view", ({ detail }) => { if (window.stood === null && detail.paused) {
+            window.stood = detail.moment; document.querySelector("dream-player").do("pause"); } }); }""")
     page.keyboard.press("f")
-    when(page, "v.paused")
-    moment = view(page, "moment")
-    when(page, f"!v.paused && v.moment > {moment + 20}")
+    when(page, "window.stood !== null && !v.paused && v.moment > window.stood + 20")
     assert page.locator("dream-player .sheet").is_hidden()
     page.keyboard.press("f")
     page.wait_for_selector("dream-player .futures button canvas")
