@@ -136,10 +136,7 @@ def players(policy: str, game: str, num_actions: int, num_envs: int, seed: int, 
     from diamond_core.device import resolve
     from diamond_core.envs import action_names
 
-    kind, _, checkpoint = policy.partition(":")
-    if kind not in ("random", "sticky", "scripted", "mix", "agent") or (kind == "agent") > bool(checkpoint):
-        raise ValueError(f"unknown policy '{policy}': use random, sticky, sticky:SHARE, scripted, scripted:SHARE, mix, "
-                         "mix:CKPT or agent:CKPT")
+    kind, checkpoint = kind_of(policy)
     if kind == "random":
         return RandomPolicy(num_actions, num_envs, seed)
     if kind == "sticky":
@@ -156,6 +153,15 @@ def players(policy: str, game: str, num_actions: int, num_envs: int, seed: int, 
     agents = [agent.policy(num_envs, seed + i, runtime, epsilon, slice(1 + i, None, of) if num_envs >= of else ALL)
               for i, epsilon in enumerate(LOOSE)]
     return MixPolicy([RandomPolicy(num_actions, num_envs, seed, MIXED, LEANS), *agents])
+
+
+def kind_of(policy: str) -> tuple[str, str]:
+    """Its word, and what stands behind the colon. Raises ValueError for an unknown one."""
+    kind, _, rest = policy.partition(":")
+    if kind not in ("random", "sticky", "scripted", "mix", "agent") or (kind == "agent") > bool(rest):
+        raise ValueError(f"unknown policy '{policy}': use random, sticky, sticky:SHARE, scripted, scripted:SHARE, mix, "
+                         "mix:CKPT or agent:CKPT")
+    return kind, rest
 
 
 def share(policy: str) -> tuple[float]:

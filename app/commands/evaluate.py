@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from tyro.conf import Positional
 
 from app.cli import at_least, is_seed, new_file, new_files, parse
+from app.commands.data import kind_of, players
 
 if TYPE_CHECKING:
     from diamond_core.evaluation import EventReport, FreeReport
@@ -241,8 +242,9 @@ def free(args: list[str]) -> None:
     c: Free = parse(Free, "evaluate free", args)
     at_least(1, steps=c.steps, dreams=c.dreams)
     is_seed(c.seed)
+    if c.policy != "agent":  # the checkpoint's own
+        kind_of(c.policy)
     out = c.out and new_file(c.out)
-    from app.commands.data import players
     from app.session.twin import WARMUP
     from diamond_core.agent.policies import MIXED, RandomPolicy
     from diamond_core.agent.scripted import ScriptedPolicy

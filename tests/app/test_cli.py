@@ -162,6 +162,7 @@ def test_help_needs_no_command(capsys):
     (["record", "Pong", "--out", "."], ". is a folder"),
     (["evaluate", "events", "Pong", "--dataset", "d", "--ahead", "0"], "--ahead must be 1 or more, got 0"),
     (["evaluate", "free", "Pong", "--dataset", "d", "--dreams", "0"], "--dreams must be 1 or more, got 0"),
+    (["evaluate", "free", "Pong", "--dataset", "d", "--policy", "me"], "unknown policy 'me': use random"),
     (["evaluate", "free", "Pong", "--dataset", "d", "--out", "."], ". is a folder"),
     (["evaluate", "fidelity", "Pong", "--dataset", "d", "--rollouts", "0"], "--rollouts must be 1 or more, got 0"),
     (["evaluate", "schedules", "Pong", "--dataset", "d", "--horizon", "0"], "--horizon must be 1 or more, got 0"),
