@@ -164,7 +164,7 @@ def write(c: Record) -> None:
         for image in tqdm(images, total=c.frames, unit=" frames", leave=False):
             video.add(image)
     rate = c.frames / (time.perf_counter() - started)
-    print(f"{c.frames} frames in {c.out}, {rate:.1f} a second; the true speed is 15")
+    print(f"{c.frames} frame{'s' * (c.frames != 1)} in {c.out}, {rate:.1f} a second; the true speed is 15")
 
 
 def dreams(agent: Agent, world: World, policy: Policy, c: Record) -> Iterator[np.ndarray]:

@@ -21,6 +21,8 @@ from app.session.tape import TapeError
 from app.session.tapefile import walk
 
 SCALE = 6
+LARGEST = 16_383
+"""Pixels a side that .webp holds; .mp4 is encoded to one more."""
 COLUMNS, ROWS, GAP = 6, 4, 1
 """Of a sheet; the gap is in pixels before scaling."""
 H264 = ["-crf", "12", "-movflags", "+faststart",
@@ -44,13 +46,19 @@ class VideoWriter:
         path.parent.mkdir(parents=True, exist_ok=True)
         self.path, self.num_frames = path, 0
         self._shape: tuple[int, ...] | None = None
+        self._scale = scale
         self._temporary = path.with_name(f".{path.stem}.{os.getpid()}{kind}")
         self._sink = KINDS[kind](self._temporary, scale, fps)
         self._finish = finish
 
     def add(self, image: np.ndarray) -> None:
         """One frame, (h, w, 3) or (h, w, 1) uint8, of the first one's shape."""
-        self._shape = self._shape or image.shape
+        if self._shape is None:
+            self._shape = image.shape
+            height, width = (side * self._scale for side in image.shape[:2])
+            if max(height, width) > LARGEST and self.path.suffix.lower() != ".png":
+                raise ValueError(f"{width}x{height} pixels are too many for a film, which holds at most {LARGEST} a "
+                                 "side: choose a smaller scale")
         if image.dtype != np.uint8 or image.ndim != 3 or image.shape != self._shape:
             raise ValueError(f"expected uint8 images of shape {self._shape}, got {image.dtype} {image.shape}: "
                              "see pixels.to_hwc")

@@ -14,6 +14,7 @@ import struct
 import tempfile
 import threading
 import time
+import unicodedata
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
@@ -245,8 +246,9 @@ class Tapes:
 
 
 def cleaned(title: str) -> str:
-    """A title without what a file's name cannot hold, as long as a card has room for."""
-    return re.sub(r"[^\w .-]", "", title)[:60].strip()
+    """A title of one line, as long as a card has room for."""
+    seen = "".join(sign if unicodedata.category(sign) not in ("Cc", "Cs") else " " for sign in title)
+    return " ".join(seen.split())[:60].strip()
 
 
 def write_frames(seen: Sequence[Seen], path: Path) -> None:

@@ -5,6 +5,9 @@ import { ask, at } from "./link.js";
 
 const KEY = "diamond blind", LENGTHS = [5, 15, 30, 60];
 
+/** An error as a sentence. */
+function sentence({ message }) { return `${message[0].toUpperCase()}${message.slice(1)}.`; }
+
 class DreamBlind extends HTMLElement {
   connectedCallback() {
     if (this.shadowRoot) return;
@@ -20,12 +23,20 @@ class DreamBlind extends HTMLElement {
     [this.pair, this.scores, this.said] = [".pair", ".scores", ".said"].map((name) => shadow.querySelector(name));
     this.button = shadow.querySelector(".next");
     this.button.addEventListener("click", () => this.next());
-    ask("api/games").then((games) => {
-      this.game.replaceChildren(...games.map((game) => new Option(game.title, game.name)));
-      this.button.disabled = !games.length;
-    });
+    new IntersectionObserver(([entry]) => entry.isIntersecting && this.load()).observe(this);
     try { this.kept = JSON.parse(localStorage.getItem(KEY)) ?? {}; } catch { this.kept = {}; }
     this.score();
+  }
+
+  /** The games that there are by now; the chosen one stays chosen. */
+  async load() {
+    try {
+      const games = await ask("api/games"), chosen = this.game.value;
+      this.game.replaceChildren(...games.map(({ title, name }) => new Option(title, name, false, name === chosen)));
+      this.button.disabled = !games.length;
+    } catch (error) {
+      this.said.textContent = sentence(error);
+    }
   }
 
   async next() {
@@ -48,14 +59,20 @@ class DreamBlind extends HTMLElement {
       }));
       this.said.textContent = "Click the one that you think is real.";
     } catch (error) {
-      this.said.textContent = error.message;
+      this.said.textContent = sentence(error);
     }
     this.button.disabled = false;
     this.button.textContent = "Two others";
   }
 
   async choose(name, side, steps) {
-    const { real } = await ask(`api/blind/${name}`, { method: "POST" });
+    let real;
+    try {
+      ({ real } = await ask(`api/blind/${name}`, { method: "POST" }));
+    } catch (error) {
+      this.said.textContent = sentence(error);
+      return;
+    }
     [...this.pair.children].forEach((figure, i) => {
       const button = figure.querySelector("button"), world = i === real ? "reality" : "dream";
       button.disabled = true;

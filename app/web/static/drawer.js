@@ -2,6 +2,7 @@
 
 import { line } from "./gallery.js";
 import { at, seedOf } from "./link.js";
+import { fileOf } from "./tapes.js";
 import { button, DRAWER, KEYS } from "./template.js";
 
 /** Phones, upright and on their side. */
@@ -151,6 +152,8 @@ export class Drawer {
 
   dreamFrom(seed) {
     this.game.seed = this.inputs.seed.value = seed;
+    this.player.dream = { game: this.game.name, seed };
+    this.player.address();
     this.player.send("reset", { seed });
     this.player.focusPlay();
   }
@@ -183,6 +186,7 @@ export class Drawer {
     try {
       await navigator.clipboard.writeText(text);
       slot.firstChild.textContent = `${words} Copied.`;
+      this.player.focusPlay();
     } catch { /* without a secure origin there is no clipboard: the field is selected to be copied by hand */ }
   }
 
@@ -190,10 +194,10 @@ export class Drawer {
     const link = (word, ending) => {
       const a = line("a", "", word);
       a.href = at(`api/tapes/${tape.id}.${ending}`);
-      a.download = `${tape.title} ${tape.id.slice(0, 4)}.${ending}`;
+      a.download = fileOf(tape, ending);
       return a;
     };
-    note.replaceChildren(line("span", "", `${tape.seconds.toFixed(0)} s kept. `), link("MP4", "mp4"), " ",
+    note.replaceChildren(line("span", "", `${tape.seconds.toFixed(1)} s kept. `), link("MP4", "mp4"), " ",
                          ...(tape.has_loop ? [link("GIF", "gif"), " "] : []), link("tape", "tape"));
   }
 }

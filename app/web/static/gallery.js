@@ -11,8 +11,12 @@ export class Gallery {
 
   async load() {
     try {
-      this.show(await ask("api/games"));
+      const games = await ask("api/games"), key = JSON.stringify(games);
+      if (key === this.shown) return;
+      this.show(games);
+      this.shown = key;
     } catch (error) {
+      this.shown = null;
       this.list.innerHTML = "";
       this.list.append(line("p", "empty", `The games could not be fetched: ${error.message}. Reload the page to try again.`));
     }

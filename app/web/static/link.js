@@ -20,7 +20,7 @@ export const seedOf = (x) => Math.min(2 ** 24 - 1, Math.max(0, Math.round(Number
 
 /** JSON from the server; an Error with its own words where it refuses. */
 export async function ask(path, options = {}) {
-  const answer = await fetch(at(path), options);
+  const answer = await fetch(at(path), options).catch(() => { throw new Error("the server cannot be reached"); });
   const text = await answer.text();
   if (!answer.ok) throw new Error(short(text) || `the server answered ${answer.status}`);
   return JSON.parse(text);

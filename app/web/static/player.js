@@ -30,7 +30,6 @@ class DreamPlayer extends HTMLElement {
     this.drawer = new Drawer(this);
     this.gallery = new Gallery(this.find(".cards"), (game) => this.open({ game }));
     this.listen();
-    this.gallery.load();
     this.begin();
   }
 
@@ -51,25 +50,32 @@ class DreamPlayer extends HTMLElement {
   /** Into a dream: { game, seed, nth, actions, drawn, tape, at }; `arrived` by an address that says so. */
   open(dream, arrived = false) {
     this.dream = { seed: Math.floor(Math.random() * 2 ** 24), ...dream };
+    this.arrived = arrived;
     if (!arrived) this.address();
     this.again = false;
     this.state("play");
     this.root.classList.add("blank");
+    this.find("[data-title]").textContent = this.gallery.games.find(({ name }) => name === dream.game)?.title ?? "";
     this.veil("Finding a place to sleep", { moves: true });
     if (this.link && !this.link.closed) this.link.send("open", this.dream);
     else this.connect({});
     this.find(".play").focus({ preventScroll: true });
   }
 
-  /** The way back leads out of the dream, and whoever loads the page again begins it again. */
+  /** The way back leads out of the dream, and whoever loads the page again begins it again. What came by a link stays
+      in the link's place in the history. */
   address() {
-    if (this.embedded || this.hasAttribute("game")) return;
-    const { game, seed, tape } = this.dream;
+    if (!this.isPage) return;
+    const { game, seed, tape } = this.dream, here = this.arrived || history.state?.dream;
     const to = location.pathname + location.search + (tape ? "" : `#${new URLSearchParams({ game, seed })}`);
-    history[history.state?.dream ? "replaceState" : "pushState"]({ dream: true }, "", to);
+    history[here ? "replaceState" : "pushState"](here ? history.state : { dream: true }, "", to);
   }
 
+  /** Whether the address is this player's own, not that of a page around it. */
+  get isPage() { return !this.embedded && !this.hasAttribute("game") && !this.hasAttribute("watch"); }
+
   watch(watch) {
+    this.arrived = true;
     this.state("play");
     this.root.classList.add("watching", "blank");
     this.veil("Looking for the dream", { moves: true });
@@ -84,6 +90,8 @@ class DreamPlayer extends HTMLElement {
   /** To the games; `back` also in the browser's history, where the dream has put itself there. */
   leave(back = true) {
     if (back && history.state?.dream) history.back();
+    else if (this.arrived && this.isPage) history.replaceState(history.state, "", location.pathname);
+    this.arrived = false;
     this.link?.close();
     this.link = this.dream = this.game = null;
     this.root.classList.remove("watching", "awake", "recording");
@@ -353,12 +361,9 @@ class DreamPlayer extends HTMLElement {
     this.root.addEventListener("click", act);
     window.addEventListener("keydown", (event) => this.shortcut(event));
     window.addEventListener("dream-open", (event) => { showPlay(); this.leave(false); this.open(event.detail); });
-    window.addEventListener("popstate", (event) => this.dream && !event.state?.dream && this.leave());
+    window.addEventListener("popstate", (event) => this.dream && !event.state?.dream && !isAddress() && this.leave());
     // another link in the same tab changes no more than what is behind the #
-    window.addEventListener("hashchange", () => {
-      const asked = new URLSearchParams(location.hash.slice(1));
-      if (asked.has("game") || asked.has("watch")) location.reload();
-    });
+    window.addEventListener("hashchange", () => isAddress() && location.reload());
     // whoever closes the page gives the place to the next at once
     window.addEventListener("pagehide", () => this.link?.close());
     window.addEventListener("pageshow", (event) => { if (event.persisted && this.dream) this.open(this.dream); });
@@ -366,7 +371,12 @@ class DreamPlayer extends HTMLElement {
     this.unseen = false;
     const seen = () => { this.unseen = document.hidden || !inView; this.away(this.unseen); };
     document.addEventListener("visibilitychange", seen);
-    new IntersectionObserver(([entry]) => { inView = entry.isIntersecting; seen(); }).observe(this);
+    new IntersectionObserver(([entry]) => {
+      inView = entry.isIntersecting;
+      seen();
+      // other tabs train worlds, bring them in and throw them out
+      if (inView && this.root.dataset.state === "gallery") this.gallery.load();
+    }).observe(this);
     new ResizeObserver(() => this.view && this.arrange()).observe(this.find(".pictures"));
     for (const kind of ["pointerdown", "pointermove"]) {
       this.panels.dream.canvas.addEventListener(kind, (event) => this.paint(event));
@@ -391,7 +401,7 @@ class DreamPlayer extends HTMLElement {
     if (this.root.dataset.state !== "play" || !this.game || this.overlay || !this.offsetParent) return false;
     const target = event?.composedPath?.()[0];
     if (!(target instanceof Element)) return true;
-    if (target.matches("input:not([type=range]):not([type=checkbox]), select, textarea, [contenteditable=true]")) return false;
+    if (target.matches("input:not([type=range]):not([type=checkbox]), select, textarea:not([readonly]), [contenteditable=true]")) return false;
     const tabbed = target.matches("button:focus-visible, input:focus-visible, .timeline:focus-visible");
     return !(tabbed && (event.key === " " || event.key.startsWith("Arrow")));
   }
@@ -462,6 +472,9 @@ class DreamPlayer extends HTMLElement {
 
   focusPlay() { this.find(".play").focus({ preventScroll: true }); }
 }
+
+/** Whether what is behind the # leads into a dream. */
+function isAddress() { return /^#(.*&)?(game|watch)=/.test(location.hash); }
 
 /** In the shell the dream has a tab of its own. */
 function showPlay() {

@@ -15,8 +15,10 @@ export function remember(name) {
   try { localStorage.setItem(KEY, JSON.stringify([name, ...mine().filter((x) => x !== name)].slice(0, 200))); } catch { /* */ }
 }
 
-/** What a recording is called where it is kept as a file. */
-function fileOf(tape, ending) { return `${tape.title} ${tape.id.slice(0, 4)}.${ending.toLowerCase()}`; }
+/** What a recording is called where it is kept as a file: no system's names hold these signs. */
+export function fileOf(tape, ending) {
+  return `${tape.title.replace(/[\\/:*?"<>|]/g, "-")} ${tape.id.slice(0, 4)}.${ending.toLowerCase()}`;
+}
 
 class DreamTapes extends HTMLElement {
   connectedCallback() {
@@ -28,6 +30,7 @@ class DreamTapes extends HTMLElement {
       <span class="space"></span><label class="button">Bring in a tape<input type="file" accept=".tape,.mp4"></label>
       </header><p class="said" role="status"></p><div class="list"></div></div>`;
     this.list = shadow.querySelector(".list");
+    this.cards = new Map();
     this.said = shadow.querySelector(".said");
     shadow.querySelector("input").addEventListener("change", (event) => this.bring(event.target));
     new IntersectionObserver(([entry]) => entry.isIntersecting && this.load()).observe(this);
@@ -37,14 +40,26 @@ class DreamTapes extends HTMLElement {
   async load() {
     try {
       const tapes = await ask(`api/tapes?names=${mine().join(",")}`);
-      const key = JSON.stringify(tapes);
-      if (key === this.shown) return;
-      this.shown = key;
-      this.list.replaceChildren(...tapes.map((tape) => this.card(tape)));
-      if (!tapes.length) this.list.append(line("p", "empty", "Nothing recorded yet."));
+      this.show(tapes);
     } catch (error) {
       this.say(`The recordings could not be fetched: ${error.message}`);
     }
+  }
+
+  /** A card stays while its recording does: a film may be playing in it, a title half written, a proof under way. */
+  show(tapes) {
+    const keyOf = ({ title, ...rest }) => JSON.stringify(rest), keys = new Set(tapes.map(keyOf));
+    for (const [key, { card }] of this.cards) if (!keys.has(key)) { card.remove(); this.cards.delete(key); }
+    this.list.querySelector(".empty")?.remove();
+    tapes.forEach((tape, i) => {
+      const key = keyOf(tape);
+      if (!this.cards.has(key)) this.cards.set(key, { tape, card: this.card(tape) });
+      const { card, tape: known } = this.cards.get(key), title = card.querySelector(".title");
+      known.title = tape.title;
+      if (!title.matches(":focus")) title.value = tape.title;
+      if (this.list.children[i] !== card) this.list.insertBefore(card, this.list.children[i] ?? null);
+    });
+    if (!tapes.length) this.list.append(line("p", "empty", "Nothing recorded yet."));
   }
 
   say(words) { this.said.textContent = words; }
@@ -55,7 +70,7 @@ class DreamTapes extends HTMLElement {
     if (!file) return;
     this.say(`Reading ${file.name}`);
     try {
-      const title = file.name.replace(/\.\w+$/, "").replace(/[^\p{L}\p{N}_ .-]/gu, " ");
+      const title = file.name.replace(/\.\w+$/, "");
       const tape = await ask(`api/tapes?title=${encodeURIComponent(title)}`, { method: "POST", body: file });
       remember(tape.id);
       this.say(`${tape.title} is here.`);
@@ -86,6 +101,7 @@ class DreamTapes extends HTMLElement {
     });
     title.addEventListener("change", async () => {
       try {
+        this.say("");
         const named = await ask(`api/tapes/${tape.id}/title?title=${encodeURIComponent(title.value)}`, { method: "POST" });
         tape.title = named.title;
         for (const link of title.closest("article").querySelectorAll("a[download]")) link.download = fileOf(tape, link.textContent);
@@ -140,6 +156,7 @@ class DreamTapes extends HTMLElement {
       const button = line("button", "quiet", word);
       button.type = "button";
       button.addEventListener("click", async () => {
+        this.say("");
         button.disabled = true;
         button.textContent = busy;
         try { await job(button); } catch (error) { this.say(error.message); button.textContent = word; }

@@ -312,6 +312,100 @@ def test_the_way_back_leads_to_the_games_and_forward_into_the_dream_again(page, 
     assert page.url.endswith("look.css")
 
 
+def test_who_came_by_a_link_gets_to_the_games_and_stays_there(page, url: str):
+    """And whoever loads the page again, or loses the server, finds the dream that was dreamt last."""
+    page.goto(f"{url}play#game=small&seed=5&nth=0&actions=000&drawn=0-1-1-0-5")
+    page.wait_for_function("document.querySelector('dream-player')?.view")
+    page.click("dream-player [data-do=more]")
+    page.fill("dream-player input[name=seed]", "42")
+    page.press("dream-player input[name=seed]", "Enter")
+    assert page.url.endswith("play#game=small&seed=42")
+    assert page.evaluate("document.querySelector('dream-player').dream.seed") == 42
+    for card in ("tiny-pong", "small"):
+        page.click("dream-player [data-do=leave]")
+        page.wait_for_selector(f"dream-player .card[data-game={card}]:visible")
+        page.wait_for_function("!location.hash")
+        page.click(f"dream-player .card[data-game={card}]")
+        page.wait_for_function(f"document.querySelector('dream-player').view && location.hash.includes('{card}')")
+    page.click("dream-player [data-do=leave]")
+    page.wait_for_function("!location.hash")
+    page.wait_for_timeout(500)
+    assert page.locator("dream-player .card[data-game=small]").is_visible(), "it came back by itself"
+
+
+def test_keys_go_on_behind_a_copied_link(page, url: str):
+    enter(page, url, "small")
+    page.keyboard.press("r")
+    when(page, "v.tape > 3")
+    page.click("dream-player [data-do=more]")
+    page.click("dream-player [data-do=link]")
+    page.wait_for_selector("dream-player .shared textarea")
+    page.keyboard.press("p")
+    when(page, "v.paused")
+
+
+def test_the_gallery_shows_what_came_meanwhile(page, url: str, home: Path):
+    page.goto(url)
+    page.wait_for_selector("dream-player .card[data-game=small]:visible")
+    page.get_by_role("tab", name="Compare", exact=True).click()
+    page.select_option("dream-blind select >> nth=0", "tiny-pong")
+    shutil.copytree(home / "shelf" / "small", home / "shelf" / "afresh")
+    page.get_by_role("tab", name="Play", exact=True).click()
+    page.wait_for_selector("dream-player .card[data-game=afresh]:visible")
+    page.get_by_role("tab", name="Compare", exact=True).click()
+    page.wait_for_selector("dream-blind option[value=afresh]", state="attached")
+    assert page.locator("dream-blind select >> nth=0").input_value() == "tiny-pong"
+    shutil.rmtree(home / "shelf" / "afresh")
+    page.get_by_role("tab", name="Play", exact=True).click()
+    page.wait_for_selector("dream-player .card[data-game=afresh]", state="detached")
+
+
+def test_a_card_stays_while_its_recording_does(page, url: str):
+    for _ in range(2):
+        enter(page, url, "small")
+        page.keyboard.press("r")
+        when(page, "v.tape > 3")
+        page.keyboard.press("r")
+        page.wait_for_selector("dream-player .kept:has-text('kept')")
+        page.get_by_role("tab", name="Record", exact=True).click()
+        page.wait_for_selector("dream-tapes article")
+        page.evaluate("[...document.querySelector('dream-tapes').cards.values()].forEach(({ card }) => card.old = 1)")
+        page.get_by_role("tab", name="Play", exact=True).click()
+        page.click("dream-player [data-do=leave]")
+    old = "[...document.querySelector('dream-tapes').shadowRoot.querySelectorAll('article')].map((x) => x.old ?? 0)"
+    before = page.evaluate(old)
+    page.evaluate("""async () => { const t = document.querySelector('dream-tapes');
+        const [first] = [...t.cards.values()].map(({ tape }) => tape);
+        await fetch(`api/tapes/${first.id}/title?title=other`, { method: "POST" });
+        const named = [...t.cards.values()].map(({ tape }) => tape);
+        t.show([{ ...named[0], id: "bbbbbbbb", has_film: false },
+                ...named.map((x) => ({ ...x, title: "other" }))]); }""")
+    titles = "[...document.querySelector('dream-tapes').shadowRoot.querySelectorAll('.title')].map((x) => x.value)"
+    assert set(page.evaluate(titles)[1:]) == {"other"}
+    assert page.evaluate(old) == [0, *before] and 1 in before
+    page.evaluate("document.querySelector('dream-tapes').show([])")
+    page.wait_for_selector("dream-tapes .empty", state="attached")
+
+
+def test_a_question_that_is_gone_says_so(browser, url: str):
+    page = browser.new_page()
+    page.goto(url)
+    page.get_by_role("tab", name="Compare", exact=True).click()
+    page.evaluate("document.querySelector('dream-blind').choose('nothing', 0, 5)")
+    page.wait_for_selector("dream-blind .said:has-text('take the next one.')")
+    page.evaluate("() => { window.fetch = () => Promise.reject(new TypeError('Failed to fetch')); }")
+    page.click("dream-blind .next")
+    page.wait_for_selector("dream-blind .said:has-text('The server cannot be reached.')")
+    page.close()
+
+
+def test_an_embedded_dream_says_its_keys(page, url: str):
+    page.set_viewport_size({"width": 480, "height": 600})
+    page.goto(f"{url}play?embed=1&game=small")
+    page.wait_for_function("document.querySelector('dream-player')?.view")
+    page.wait_for_selector("dream-player .hint:has-text('for more'):visible")
+
+
 def test_escape_ends_the_wait_for_all_futures(page, url: str):
     enter(page, url, "small")
     when(page, "v.moment > 3")

@@ -158,8 +158,10 @@ def test_the_owners_film_comes_in_as_a_film_and_only_once(tmp_path: Path, tape: 
 def test_a_recording_gets_another_title(tmp_path: Path, tape: Tape):
     tapes = Tapes(tmp_path)
     kept = tapes.keep(tape, [], "Pong", by_visitor=False)
-    assert tapes.rename(kept.id, " the <b>best</b> ") == "the bbestb" == tapes.get(kept.id).title
-    assert tapes.rename(kept.id, " / ") == "the bbestb" and len(tapes.tape(kept.id)) == len(tape)
+    for title in ("Pong 21:0, what a match!", "3,5 Sekunden & 100 %", "हिन्दी में", "😀😀"):  # as it was written
+        assert tapes.rename(kept.id, f" {title}\n") == title == tapes.get(kept.id).title
+    assert tapes.rename(kept.id, " \t ") == "😀😀" and len(tapes.tape(kept.id)) == len(tape)
+    assert tapes.rename(kept.id, "two\nlines\x07 and " + 60 * "x") == ("two lines and " + 60 * "x")[:60]
     with pytest.raises(TapesError, match="no such tape"):
         tapes.rename("aaaaaaaa", "x")
 
@@ -203,7 +205,7 @@ def test_a_tape_that_costs_too_much_is_refused(tmp_path: Path, tape: Tape, monke
     tapes = Tapes(tmp_path)
     assert sum(costs_of(tape)) == 6 * 3
     back = tapes.bring(to_bytes(tape), "<b>../x", by_visitor=True)
-    assert back.title == "b..x" and not back.has_film
+    assert back.title == "<b>../x" and not back.has_film and tapes.file(back.id, "tape").parent == tmp_path
     assert [tapes.bring(to_bytes(tape), title, by_visitor=True).title for title in ("  ", " Понг 2 ")] == [
         "a tape", "Понг 2"]
     monkeypatch.setattr(tapes_module, "MOST_COST", 17)
