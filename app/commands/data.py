@@ -57,6 +57,9 @@ class Collect:
 def collect(args: list[str]) -> None:
     """Plays many worlds at once and writes every episode."""
     c: Collect = parse(Collect, "collect", args)
+    if c.policy == "sticky":  # by one name, or the same play could come twice
+        from diamond_core.agent.policies import STICKY
+        c = replace(c, policy=f"sticky:{STICKY[0]}")
     from diamond_core.envs import action_names, make_env
 
     game = canonical(c.game)

@@ -82,6 +82,7 @@ def train(args: list[str]) -> None:
         lock = run.lock() if processes.is_main else None
         if processes.is_main:
             run.begin(config)
+            say_if_idle(config)
         processes.barrier()
         with stop_request(started, limit) as should_stop:
             trainer = Trainer(config, run, processes, should_stop)
@@ -94,6 +95,14 @@ def train(args: list[str]) -> None:
         if lock is not None:
             lock.release()
         leave()
+
+
+def say_if_idle(config: TrainConfig) -> None:
+    """A line where the agent would begin to learn after the last epoch, which may be meant."""
+    c, last = config.actor_critic, config.final_epochs
+    if (config.is_static or config.model_free) and c.first_epoch > last and (c.first_updates or c.updates):
+        print(f"the agent does not learn in this run: --actor-critic.first-epoch {c.first_epoch} comes after the last "
+              f"epoch, {last}")
 
 
 def resumed(known: Callable[[], TrainConfig], others: list[str], rest: list[str]) -> TrainConfig:

@@ -180,13 +180,21 @@ class Tape:
 
     def _dreamt_episodes(self, world: World, engines: Mapping[str, Engine] | None) -> list[Episode]:
         parts = Cutter(self.origin.game, "dream")
+        last: Tensor | None = None  # where a world sees one frame, the one before is in no state
         for i, played in enumerate(self.replay(world, engines=engines)):
             if played.lived or i in self.values:
                 parts.close()
-            if not played.lived and played.state is not None:
-                frames = played.state.frames[0].cpu()
-                before = self._value(i, world).frames[0, -1].cpu() if i in self.values else frames[-2]
-                parts.add(before, played.action, played.reward, played.end, frames[-1])
+            if played.state is None:
+                last = None
+                continue
+            before, frames = last, played.state.frames[0].cpu()
+            last = frames[-1]
+            if i in self.values:
+                before = self._value(i, world).frames[0, -1].cpu()
+            elif len(frames) > 1:
+                before = frames[-2]
+            if not played.lived and before is not None:
+                parts.add(before, played.action, played.reward, played.end, last)
         return parts.close()
 
     def _real_episodes(self, life_loss_ends: bool) -> list[Episode]:

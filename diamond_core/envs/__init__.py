@@ -6,7 +6,7 @@ Our own. 'Pong' is Atari, 'gym:CartPole-v1' is Gymnasium, 'toy' is Catch; all of
 from __future__ import annotations
 
 from diamond_core.envs import atari, gym, toy
-from diamond_core.envs.atari import AtariVector, Emulator, Tick, Trail, list_games
+from diamond_core.envs.atari import MAX_FRAMES, MOST_NOOPS, AtariVector, Emulator, Tick, Trail, list_games
 from diamond_core.envs.gym import GymVector
 from diamond_core.envs.toy import ToyVector
 from diamond_core.types import VectorEnv
@@ -20,9 +20,17 @@ __all__ = [
     "Trail",
     "action_names",
     "canonical",
+    "frames_of",
     "list_games",
     "make_env",
 ]
+
+
+def frames_of(steps: int, frame_skip: int = 4) -> int:
+    """The emulator's frames after which a game is cut off by itself, for who cuts it off after so many steps: the usual
+    number, or as many more as are asked for."""
+    frames = steps * frame_skip
+    return MAX_FRAMES if frames <= MAX_FRAMES else frames + MOST_NOOPS
 
 
 def make_env(
@@ -33,7 +41,7 @@ def make_env(
     image_size: tuple[int, int] = (64, 64),
     frame_skip: int = 4,
     noop_max: int = 30,
-    max_frames: int = 108_000,
+    max_frames: int = MAX_FRAMES,
 ) -> VectorEnv:
     """n worlds of 'toy', 'gym:ENV_ID' or an Atari game; only image_size matters to the first two."""
     if min(image_size) < 1:

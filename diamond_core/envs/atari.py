@@ -25,6 +25,8 @@ from diamond_core.pixels import to_chw
 TWO_PLAYERS = {"combat", "joust", "maze_craze", "warlords"}
 MOST_NOOPS = 30
 """That an episode may begin with."""
+MAX_FRAMES = 108_000
+"""Of an episode, those of its no-ops and the skipped ones too."""
 
 
 def list_games() -> list[str]:
@@ -65,7 +67,7 @@ class AtariVector(Worlds):
         grayscale: bool = False,
         frame_skip: int = 4,
         noop_max: int = 30,
-        max_frames: int = 108_000,
+        max_frames: int = MAX_FRAMES,
         num_threads: int = 0,
     ) -> None:
         """An episode begins with 0 to noop_max - 1 no-ops and is cut off after max_frames emulator frames.

@@ -124,12 +124,13 @@ class FidelityReport:
         numbers = {name: _plain(value) for name, value in vars(self).items() if name != "strip"}
         return {"format": FORMAT, **numbers}
 
-    def save(self, folder: Path) -> None:
-        """Writes `fidelity.json` and `fidelity.png`."""
+    def save(self, folder: Path, **of: Any) -> None:
+        """Writes `fidelity.json`, with what it is of, and `fidelity.png`."""
         # matplotlib takes a second to import
         from diamond_core.evaluation.picture import draw
         folder.mkdir(parents=True, exist_ok=True)
-        write_whole(folder / "fidelity.json", (json.dumps(self.to_json(), indent=1, allow_nan=False) + "\n").encode())
+        numbers = json.dumps({**self.to_json(), **of}, indent=1, allow_nan=False)
+        write_whole(folder / "fidelity.json", (numbers + "\n").encode())
         draw(self, folder / "fidelity.png")
 
 

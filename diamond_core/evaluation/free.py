@@ -34,6 +34,8 @@ REFERENCES = 2000
 """Real frames among which the nearest to a dreamt one is looked for."""
 WARMUP = 100
 """Steps of a real game before it is counted: dreams begin in the midst of play."""
+TRIES = 8
+"""Seeds that are tried until all new games last for as long as their opening."""
 EVERY = 10
 """Steps between two dreamt frames that are compared with them."""
 
@@ -137,19 +139,24 @@ def beginnings(dataset: Dataset, k: int, num: int, seed: int) -> tuple[Tensor, T
 def opened(env: VectorEnv, policy: Policy, steps: int, k: int, seed: int
            ) -> tuple[tuple[Tensor, Tensor], Start]:
     """n new games after some steps, k - 1 or more: the last k frames (n, k, c, h, w) and actions (n, k - 1), from which
-    a dream goes on, and the same as the games' own start."""
-    start = env.reset(seed)
-    policy.reset(start)
-    frames, actions = [start.frames], list[Tensor]()
-    for _ in range(max(steps, k - 1)):
-        actions.append(policy.act(frames[-1]).cpu())
-        step = env.step(actions[-1])
-        if step.dones.any():
-            raise ValueError(f"a game is over within its first {len(actions)} steps: take another seed")
-        policy.observe(step)
-        frames.append(step.frames)
-    seen = torch.stack(frames[-k:], dim=1)
-    return (seen, torch.stack(actions, dim=1)[:, -(k - 1):]), Start(seen[:, -1], seen[:, :-1])
+    a dream goes on, and the same as the games' own start. Raises ValueError where one of them is over by then with each
+    of `TRIES` seeds."""
+    for attempt in range(TRIES):
+        start = env.reset(seed + attempt)
+        policy.reset(start)
+        frames, actions = [start.frames], [start.frames.new_zeros(len(start.frames), dtype=torch.int64)]
+        for _ in range(max(steps, k - 1)):
+            actions.append(policy.act(frames[-1]).cpu())
+            step = env.step(actions[-1])
+            if step.dones.any():
+                break
+            policy.observe(step)
+            frames.append(step.frames)
+        else:
+            seen = torch.stack(frames[-k:], dim=1)
+            return (seen, torch.stack(actions[-k:], dim=1)[:, 1:]), Start(seen[:, -1], seen[:, :-1])
+    raise ValueError(f"of {env.num_envs} new games one is over within its first {len(actions) - 1} steps: begin in the "
+                     "midst of play, or take fewer dreams")
 
 
 def played(env: VectorEnv, policy: Policy, steps: int, seed: int, watch: Watch = lambda *_: None,

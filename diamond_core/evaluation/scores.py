@@ -35,6 +35,10 @@ class Score:
     """Where episodes were cut off."""
     returns: tuple[float, ...]
     lengths: tuple[int, ...]
+    num_envs: int | None = None
+    """Games side by side: which episodes they are depends on it."""
+    sha256: str | None = None
+    """Of the checkpoint's weights."""
 
     def to_json(self) -> dict[str, Any]:
         """What the file holds: the episodes, and what follows from them."""
@@ -68,7 +72,7 @@ def _structured(content: Any) -> Score:
     if not returns or len(returns) != len(lengths) or not all(map(math.isfinite, returns)):
         raise ValueError("its returns are not one finite number an episode")
     return Score(str(content["game"]), str(content["checkpoint"]), int(content["seed"]), content["max_steps"], returns,
-                 lengths)
+                 lengths, content.get("num_envs"), content.get("sha256"))
 
 
 def read_scores(paths: Iterable[Path]) -> dict[str, list[float]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import sys
 from collections.abc import Iterator, Sequence
@@ -51,11 +52,18 @@ ACTION_LAYERS = re.compile(r"act_emb.*weight|actor_linear")
 FIRST_LAYER = "inner_model.conv_in.weight"
 """Of the denoiser, with columns for every past frame, oldest first."""
 LEAST = {"seed": 0, "holdout": 0, "denoising.num_autoregressive_steps": 0, "collection.num_envs": 1,
-         "collection.steps": 0, "final_epochs": 0, "runtime.threads": 0,
+         "collection.steps": 0, "collection.first_min_steps": 1, "final_epochs": 0, "runtime.threads": 0,
          "reward_segment": 2, "sight.segment": 1, "imitation.segment": 1,
          "returns.rollout_length": 1, "imagination.horizon": 1, "evaluation.episodes": 0,
          "evaluation.final_episodes": 0, "evaluation.num_envs": 1, "evaluation.max_steps": 1}
 """The smallest values with which a run comes to its end. The reward model learns from all but a segment's last step."""
+
+
+TINY = 1e-30
+NUMBERS = {"learning_rate": (TINY, math.inf, "more than 0"), "max_gradient_norm": (TINY, math.inf, "more than 0"),
+           "weight_decay": (0, math.inf, "0 or more"), "warmup": (0, math.inf, "0 or more"),
+           "ema_decay": (0, 1, "a share from 0 to below 1")}
+"""A learner's numbers: from, to below, in words."""
 
 
 @contextmanager
@@ -64,7 +72,7 @@ def asked_by(option: str) -> Iterator[None]:
     try:
         yield
     except ValueError as error:
-        raise ValueError(f"{error}: see --{option.replace('_', '-')}") from error
+        raise ValueError(f"{error}: see --{re.sub('_(?=.)', '-', option)}") from error
 
 
 def check(config: TrainConfig, names: Sequence[str], world_size: int) -> None:
@@ -90,10 +98,13 @@ def check(config: TrainConfig, names: Sequence[str], world_size: int) -> None:
     if not config.final_epochs and (config.is_static or config.model_free):
         with asked_by("final_epochs"):
             raise ValueError("a run that collects nothing has as many epochs as this says: expected 1 or more, got 0")
-    for option in ("denoising.guess_share", "collection.epsilon"):
+    for option in ("denoising.guess_share", "collection.epsilon", "returns.gamma", "returns.lambda_"):
         with asked_by(option):
             if not 0 <= attrgetter(option)(config) <= 1:
                 raise ValueError(f"expected a share from 0 to 1, got {attrgetter(option)(config)}")
+    with asked_by("returns.clip"):
+        if not config.returns.clip >= 0:
+            raise ValueError(f"expected 0 or more, got {config.returns.clip}")
     with asked_by("sampling_weights"):
         if (weights := config.sampling_weights) is not None and (min(weights, default=0) < 0 or not sum(weights)):
             raise ValueError(f"expected weights of which one is more than 0 and none is less, got {weights}")
@@ -136,6 +147,10 @@ def check_learners(config: TrainConfig, world_size: int) -> None:
             with asked_by(f"{name}.{count}"):
                 if getattr(learner, count, least) < least:
                     raise ValueError(f"expected {least} or more, got {getattr(learner, count)}")
+        for number, (low, high, word) in NUMBERS.items():
+            with asked_by(f"{name}.{number}"):
+                if not low <= (value := getattr(learner, number)) < high:
+                    raise ValueError(f"expected {word}, got {value}")
         with asked_by(f"{name}.event_share"):
             if not 0 <= learner.event_share <= 1:
                 raise ValueError(f"expected a share from 0 to 1, got {learner.event_share}")

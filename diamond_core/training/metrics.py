@@ -7,12 +7,18 @@ differs from run to run, all else is reproduced by a run with the same seed.
 from __future__ import annotations
 
 import json
+import math
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
+
+
+class Diverged(ValueError):
+    """What is learned from is no number any more, nor is what was learned."""
 
 
 class Metrics:
@@ -32,11 +38,11 @@ class Metrics:
             self._sums[name] = self._sums.get(name, torch.zeros((), device=x.device)) + x.float()
         self._count += 1
 
-    def mean(self) -> dict[str, float]:
-        """The means since the last call, which ends the window."""
-        means = {name: x.item() / self._count for name, x in self._sums.items()}
+    def mean(self, gather: Callable[[Any], list[Any]] = lambda value: [value]) -> dict[str, float]:
+        """The means since the last call, which ends the window, over all processes. Raises Diverged."""
+        parts = gather({name: x.item() / self._count for name, x in self._sums.items()})
         self._sums, self._count = {}, 0
-        return means
+        return finite({name: sum(part[name] for part in parts) / len(parts) for name in parts[0]})
 
     def write(self, step: int, phase: str, **numbers: Any) -> None:
         """One line, flushed. `step` places it on TensorBoard's axis."""
@@ -62,7 +68,8 @@ class Metrics:
             self._board.close()
 
     def state_dict(self) -> dict[str, Any]:
-        """The file's length and the open window."""
+        """The file's length and the open window. Raises Diverged: what was saved before is better than that."""
+        finite({name: x.item() for name, x in self._sums.items()})
         size = self.path.stat().st_size if self.path.exists() else 0
         return {"size": size, "sums": dict(self._sums), "count": self._count}
 
@@ -72,3 +79,11 @@ class Metrics:
         if self._writes and self.path.exists():
             # after a power cut the file may be shorter, and truncating would make it longer
             os.truncate(self.path, min(state["size"], self.path.stat().st_size))
+
+
+def finite(numbers: dict[str, float]) -> dict[str, float]:
+    """The same, if all of them are numbers. Raises Diverged."""
+    if wrong := [name for name, x in numbers.items() if not math.isfinite(x)]:
+        raise Diverged(f"the training has diverged ({' and '.join(wrong)}: no number any more); what was saved before "
+                       "stays: begin another run from it with --init and lower learning rates")
+    return numbers

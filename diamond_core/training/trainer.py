@@ -19,7 +19,7 @@ from diamond_core.agent.policies import AgentPolicy
 from diamond_core.agent.rollout import Rollouts
 from diamond_core.config import LearnerConfig, TrainConfig
 from diamond_core.device import keep_memory, resolve
-from diamond_core.envs import action_names, make_env
+from diamond_core.envs import action_names, frames_of, make_env
 from diamond_core.evaluation.returns import human_normalised, play_episodes
 from diamond_core.evaluation.sprites import moments_of
 from diamond_core.replay import Prefetcher, SegmentSampler
@@ -232,7 +232,7 @@ class Trainer:
                 self.position.step = step + 1
                 note = ""
                 if (step + 1) % LOG_EVERY == 0 or step + 1 == updates:
-                    means = self.metrics.mean()
+                    means = self.metrics.mean(self.processes.gather)
                     note = f"loss {means['loss']:.4g}"
                     self.metrics.write(learner.num_updates, name, epoch=epoch, updates=learner.num_updates, **means,
                                        update_seconds=self.pace.seconds.get(name))
@@ -249,7 +249,7 @@ class Trainer:
             return
         started = time.perf_counter()
         n = min(e.num_envs, episodes)
-        env = make_env(self.config.game, n, life_loss_ends=False, image_size=self.config.agent.image_size)
+        env = make_env(self.config.game, n, image_size=self.config.agent.image_size, max_frames=frames_of(e.max_steps))
         policy = AgentPolicy(self.shown.actor_critic, self.runtime, n, self._seed("evaluate", epoch))
         with self._bar("evaluate", episodes) as bar:
             results = play_episodes(env, policy, episodes, self._seed("episodes", epoch), e.max_steps,

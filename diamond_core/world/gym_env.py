@@ -51,6 +51,8 @@ class DreamEnv(gymnasium.Env[np.ndarray, np.int64]):
         """One dreamt frame on."""
         if self.state is None:
             raise gymnasium.error.ResetNeeded("reset() comes before step()")
+        if not self.action_space.contains(action):
+            raise ValueError(f"expected an action from 0 to {self.world.num_actions - 1}, got {action!r}")
         dreamt = self.world.step(self.state, torch.tensor([int(action)]))
         self.state = dreamt.state
         truncated = self.horizon is not None and int(dreamt.state.steps) >= self.horizon
@@ -78,7 +80,7 @@ class DreamVectorEnv(gymnasium.vector.VectorEnv[np.ndarray, np.ndarray, np.ndarr
     def __init__(self, world: World, starts: dict[str, Tensor], num_envs: int = 1, horizon: int | None = 15) -> None:
         self._starts = starts["frames"], starts["actions"]
         self.env = ImaginedEnv(world, in_any_order(*self._starts, seed=0), num_envs, horizon)
-        self.num_envs = num_envs
+        self.num_envs, self._begun = num_envs, False
         self.single_observation_space = frame_space(self.env.frame_shape)
         self.single_action_space = Discrete(world.num_actions)
         self.observation_space = batch_space(self.single_observation_space, num_envs)
@@ -90,10 +92,13 @@ class DreamVectorEnv(gymnasium.vector.VectorEnv[np.ndarray, np.ndarray, np.ndarr
         super().reset(seed=seed)
         drawn = int(self.np_random.integers(2**31))
         self.env.starts = in_any_order(*self._starts, drawn)
+        self._begun = True
         return to_hwc(self.env.reset(drawn).frames), {}
 
     def step(self, actions: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
         """One dreamt frame on, everywhere."""
+        if not self._begun:
+            raise gymnasium.error.ResetNeeded("reset() comes before step()")
         step = self.env.step(torch.as_tensor(actions, dtype=torch.int64))
         done = step.dones.cpu().numpy()
         info: dict[str, Any] = {}

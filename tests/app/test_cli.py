@@ -16,10 +16,12 @@ import torch
 from app.cli import main, quota
 from app.commands.data import alone_in, players
 from app.commands.evaluate import shown
-from app.commands.train import seconds
+from app.commands.train import say_if_idle, seconds
 from diamond_core.agent.policies import RandomPolicy
 from diamond_core.agent.scripted import RULES
 from diamond_core.config import LearnerConfig, SamplerConfig
+from diamond_core.envs import make_env
+from diamond_core.presets import paper, playground
 from diamond_core.replay import Dataset
 from diamond_core.training.agent import Agent
 from diamond_core.training.checkpoint import CONVERTER, Card, save_checkpoint
@@ -226,6 +228,40 @@ def test_a_score_is_not_written_over_anothers(capsys, home, tmp_path, monkeypatc
     assert "another checkpoint" in fails(capsys, "evaluate", "returns", "b/toy", *short)
     main(["evaluate", "returns", "b/toy/checkpoints/epoch_0001", *short])
     assert (tmp_path / "toy-epoch_0001-returns.json").exists()
+    found = json.loads((tmp_path / "toy-returns.json").read_text())
+    assert found["num_envs"] == 1 and found["sha256"] == load("a/toy", "cpu").card.sha256
+    capsys.readouterr()  # the same run after another epoch:
+    (tmp_path / "toy-returns.json").write_text(json.dumps(found | {"sha256": "another"}))
+    assert "another checkpoint" in fails(capsys, "evaluate", "returns", "a/toy", *short)
+
+
+def test_what_was_held_out_is_judged_and_a_file_says_what_of(capsys, home, tmp_path):
+    data = ["--dataset", home / "data"]
+    judged = [*data, "--holdout", 20, "--out", tmp_path / "x.json"]
+    few = {"free": ["--dreams", 2, "--steps", 3], "events": [], "schedules": ["--rollouts", 2, "--horizon", 2]}
+    for kind, rest in few.items():
+        main(["evaluate", *map(str, (kind, home / "run", *judged, *rest))])
+        found = json.loads((tmp_path / "x.json").read_text())
+        assert found["sha256"] == load(home / "run", "cpu").card.sha256 and found["holdout"] == 20
+        assert found["dataset"] == str(home / "data") and len(found) > 4
+    capsys.readouterr()
+    judged[3] = 999
+    assert "--holdout 999 is more" in fails(capsys, "evaluate", "events", home / "run", *judged)
+    assert "midst of play" in fails(capsys, "evaluate", "free", home / "run", *data, "--begin", "games")
+
+
+def test_a_game_goes_on_for_as_many_steps_as_are_asked_for(home, tmp_path, monkeypatch):
+    asked = []
+
+    def made(*args, **kwargs):
+        asked.append(kwargs)
+        return make_env(*args, **kwargs)
+
+    monkeypatch.setattr("diamond_core.envs.make_env", made)
+    for steps in (3, 27_000, 28_000):
+        main(["evaluate", "returns", str(home / "run"), "--episodes", "1", "--num-envs", "1", "--max-steps", str(steps),
+              "--out", str(tmp_path / "x.json")])
+    assert [its["max_frames"] for its in asked] == [108_000, 108_000, 112_030]
 
 
 def test_other_games_and_actions_are_refused(capsys, home, tmp_path):
@@ -274,6 +310,21 @@ def test_full_disk(capsys, home, tmp_path, monkeypatch):
 def test_a_sticky_player_is_as_sticky_as_is_asked_for():
     for policy, share in (("sticky", 0.8), ("sticky:0.97", 0.97)):
         assert players(policy, "toy", 3, 4, 0, (8, 8)).sticks.tolist() == pytest.approx([share] * 4)
+
+
+def test_the_same_play_does_not_come_twice_under_two_names(capsys, tmp_path):
+    play = ["collect", "--game", "toy", "--steps", "20", "--num-envs", "2", "--out", tmp_path / "d"]
+    main([*map(str, play), "--policy", "sticky"])
+    capsys.readouterr()
+    assert "already" in fails(capsys, *play, "--policy", "sticky:0.8", "--append")
+
+
+def test_a_run_whose_agent_begins_too_late_says_so(capsys):
+    for config in (replace(playground("Boxing"), final_epochs=41), replace(paper("Boxing"), final_epochs=1)):
+        say_if_idle(config)
+    assert capsys.readouterr().out == ""
+    say_if_idle(replace(playground("Boxing"), final_epochs=30))
+    assert "first-epoch 41 comes after the last epoch, 30\n" in capsys.readouterr().out
 
 
 def test_debug_shows_the_traceback():

@@ -140,6 +140,14 @@ def test_no_frames_are_no_film(tmp_path: Path):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize("ending", [".mp4", ".gif", ".webp"])
+def test_what_no_film_holds_is_refused_at_the_first_frame(tmp_path: Path, ending: str):
+    with pytest.raises(ValueError, match="12000x16800 pixels are too many"), \
+            VideoWriter(tmp_path / f"x{ending}", scale=2400) as writer:
+        writer.add(np.zeros((7, 5, 3), np.uint8))
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.parametrize("image", [np.zeros((4, 5, 3)), np.zeros((4, 4, 3), np.uint8)])
 def test_a_frame_that_does_not_fit(tmp_path: Path, image: np.ndarray):
     with VideoWriter(tmp_path / "x.gif") as writer:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from app.commands.evaluate import told
+from app.commands.dreams import told
 from diamond_core.agent.policies import RandomPolicy
 from diamond_core.agent.scripted import RULES, Rules, Thing
 from diamond_core.envs import make_env
@@ -16,6 +16,7 @@ from diamond_core.evaluation.free import (
     lives_lost,
     longest,
     nearest_psnr,
+    opened,
     played,
     references,
     things,
@@ -190,8 +191,14 @@ def test_dreams_go_on_from_new_games_and_the_games_beside_them(small_agent, drif
     assert "from new games" in told(report)[0] and report.to_json()["begun"] == "new games"
     with pytest.raises(ValueError, match="need the emulator"):
         evaluate_free(world, policy, dataset(20), 6, 3, opening=(opener(), 7))
-    with pytest.raises(ValueError, match="over within its first"):
+    with pytest.raises(ValueError, match="over within its first 3 steps"):
         evaluate_free(world, policy, dataset(20), 6, 3, emulator=games("toy"), opening=(opener(), 7))
+
+
+def test_a_world_that_sees_one_frame_begins_in_new_games_too(small_agent):
+    env = make_env("Pong", 2, image_size=(16, 16))
+    (frames, actions), start = opened(env, RandomPolicy(3, 2, 0), 5, 1, seed=0)
+    assert frames.shape == (2, 1, 3, 16, 16) and actions.shape == (2, 0) and start.context.shape[1] == 0
 
 
 def test_the_player_is_tracked(drifting, small_agent):

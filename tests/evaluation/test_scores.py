@@ -62,7 +62,7 @@ def test_scores_that_do_not_belong(scores: dict[str, list[float]]):
 
 
 def score(seed: int = 0, returns: tuple[float, ...] = (20.0, 18.0)) -> Score:
-    return Score("Pong", "runs/pong", seed, None, returns, (900,) * len(returns))
+    return Score("Pong", "runs/pong", seed, None, returns, (900,) * len(returns), 10, "abc")
 
 
 def test_a_file_says_all(tmp_path: Path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 import pytest
@@ -47,13 +48,18 @@ def changed(config: TrainConfig, option: str, value: object) -> TrainConfig:
     ("seed", -1, "0 or more, got -1"),
     ("holdout", -3, "0 or more, got -3"), ("final_epochs", -5, "0 or more, got -5"), ("runtime.threads", -2, "got -2"),
     ("denoiser.first_epoch", 0, "1 or more, got 0"), ("denoiser.updates", -4, "0 or more, got -4"),
+    ("collection.first_min_steps", 0, "1 or more, got 0"), ("returns.lambda_", 3.0, "from 0 to 1, got 3.0"),
+    ("returns.gamma", 1.5, "from 0 to 1, got 1.5"), ("returns.clip", -0.2, "0 or more, got -0.2"),
+    ("denoiser.learning_rate", -1.0, "more than 0, got -1.0"), ("denoiser.learning_rate", math.nan, "got nan"),
+    ("reward_end.ema_decay", 1.5, "to below 1, got 1.5"), ("actor_critic.max_gradient_norm", 0.0, "more than 0, got 0"),
+    ("denoiser.weight_decay", -1.0, "0 or more, got -1.0"), ("denoiser.warmup", -3, "0 or more, got -3"),
     ("denoiser.event_share", 7.0, "from 0 to 1, got 7.0"), ("collection.epsilon", 3.0, "from 0 to 1, got 3.0"),
     ("denoising.num_autoregressive_steps", -1, "0 or more, got -1"),
     ("sampling_weights", (), r"more than 0 and none is less, got \(\)"),
     ("sampling_weights", (0.0, 0.0), "more than 0 and none is less"),
     ("sampling_weights", (-1.0, 2.0), "more than 0 and none is less")])
 def test_what_would_fail_hours_later_is_refused_now_in_one_line_that_names_the_option(option, value, words):
-    spelled = "--" + option.replace("_", "-")
+    spelled = "--" + option[:-1].replace("_", "-") + option[-1]
     with pytest.raises(ValueError, match=rf"{words}.*see {spelled}$") as refused:
         check(changed(tiny("toy"), option, value), action_names("toy"), 1)
     assert "\n" not in str(refused.value)

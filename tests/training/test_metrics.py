@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
-from diamond_core.training.metrics import Metrics
+import math
+
+import pytest
+import torch
+
+from diamond_core.training.metrics import Diverged, Metrics
 
 
 def test_what_was_written_since_is_forgotten_and_what_is_missing_is_not_made_up(tmp_path):
@@ -16,3 +21,21 @@ def test_what_was_written_since_is_forgotten_and_what_is_missing_is_not_made_up(
     metrics.path.write_text(line)
     metrics.load_state_dict(state)
     assert metrics.path.read_text() == line
+
+
+def test_means_are_of_all_processes(tmp_path):
+    metrics = Metrics(tmp_path)
+    for x in (1.0, 3.0):
+        metrics.add({"loss": torch.tensor(x)})
+    assert metrics.mean(lambda mine: [mine, {"loss": 8.0}]) == {"loss": 5.0}
+    metrics.add({"loss": torch.tensor(7.0)})
+    assert metrics.mean() == {"loss": 7.0}
+
+
+@pytest.mark.parametrize("x", [math.nan, math.inf])
+def test_what_has_diverged_is_neither_told_nor_saved(tmp_path, x):
+    metrics = Metrics(tmp_path)
+    metrics.add({"loss": torch.tensor(1.0), "gradient_norm": torch.tensor(x)})
+    for act in (metrics.state_dict, metrics.mean):
+        with pytest.raises(Diverged, match=r"diverged \(gradient_norm: no number"):
+            act()

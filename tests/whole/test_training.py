@@ -30,6 +30,7 @@ from diamond_core.replay import Dataset, DatasetError
 from diamond_core.training.checkpoint import CONVERTER, stages_before
 from diamond_core.training.collect import Collector
 from diamond_core.training.library import load
+from diamond_core.training.metrics import Diverged
 from diamond_core.training.progress import Position
 from diamond_core.training.run import Run, RunError
 from diamond_core.training.trainer import Trainer
@@ -196,6 +197,16 @@ def test_a_stop_between_epochs_shows_the_one_that_is_over(unstopped, tmp_path, s
     assert not trainer.run()
     assert [m.name for m in run.moments()] == ["epoch_0001", "epoch_0002"]
     assert load(run.folder, "cpu").card.training["epoch"] == 2
+
+
+def test_a_run_that_diverges_ends_and_keeps_what_it_had(tmp_path):
+    """An agent that goes on in the ruins of its world learns from rewards that are no numbers."""
+    wild = replace(CONFIG, denoiser=replace(FEW, first_updates=60, learning_rate=1e30, warmup=1))
+    with pytest.raises(Diverged, match="begin another run from it"):
+        train(tmp_path, wild)
+    state = torch.load(tmp_path / "state.pt", weights_only=False)
+    assert state["position"]["phase"] == "denoiser" and "NaN" not in (tmp_path / "metrics.jsonl").read_text()
+    assert all(x.isfinite().all() for x in state["learners"]["denoiser"]["model"].values())
 
 
 def test_same_seed_same_run_other_seed_other_run(unstopped, tmp_path):

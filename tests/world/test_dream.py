@@ -138,10 +138,14 @@ def test_gymnasium_env(small_agent, small_world):
     check_env(env, skip_render_check=True)
     env.reset(seed=1)
     assert env.render().shape == (16, 16, 3)
+    with pytest.raises(ValueError, match=r"an action from 0 to \d+, got 99"):
+        env.step(99)
 
 
 def test_gymnasium_vector_env(small_agent, small_world):
     env = DreamVectorEnv(small_world, small_agent.starts, num_envs=4, horizon=3)
+    with pytest.raises(gymnasium.error.ResetNeeded):
+        env.step(env.action_space.sample())
     observations, _ = env.reset(seed=3)
     assert env.observation_space.contains(observations)
     finals = 0

@@ -29,7 +29,7 @@ from diamond_core.replay import Dataset, DatasetInfo
 from diamond_core.training.agent import Agent
 from diamond_core.world.dream import DreamState, DreamStep
 from diamond_core.world.engine import TorchEngine
-from tests.app.session.conftest import Build, RowWorld, ToldWorld, play
+from tests.app.session.conftest import Build, RowWorld, ToldWorld, play, with_random_weights
 from tests.conftest import EXACT, SMALL
 
 
@@ -300,6 +300,18 @@ def test_dreams_become_episodes(tape: Tape, pong_world: ToldWorld):
         np.testing.assert_array_equal(np.moveaxis(played.frame, -1, 0), episodes[0].frames[i + 1].numpy())
     with pytest.raises(TapeError, match="a world is needed"):
         tape.episodes("dream")
+
+
+def test_dreams_of_a_world_that_sees_one_frame_become_episodes_too(clock: FakeClock):
+    agent = with_random_weights(replace(SMALL, denoiser=replace(SMALL.denoiser, num_conditioning_frames=1)))
+    agent.starts = {name: x[:, :1] for name, x in agent.starts.items()}
+    world = ToldWorld(agent.denoiser, agent.reward_end, SMALL.sampler, resolve(EXACT))
+    session = Session(agent, world, game="Pong", clock=clock, reality=False)
+    session.start_tape()
+    views = play(session, keys(6))
+    (episode,) = session.stop_tape().episodes("dream", world)
+    for view, frame in zip(views, episode.frames[1:], strict=True):
+        np.testing.assert_array_equal(np.moveaxis(view.frame, -1, 0), frame.numpy())
 
 
 def test_a_film_carries_its_tape_and_still_plays(tape: Tape, tmp_path):
