@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -50,6 +51,9 @@ class Metrics:
             return
         with self.path.open("a", encoding="utf-8") as file:
             file.write(json.dumps({"phase": phase, **numbers}) + "\n")
+        self._draw(step, phase, numbers)
+
+    def _draw(self, step: int, phase: str, numbers: dict[str, Any]) -> None:
         for name, x in numbers.items():
             if isinstance(x, int | float) and name not in ("epoch", "updates"):
                 self.board.add_scalar(f"{phase}/{name}", x, step)
@@ -76,9 +80,15 @@ class Metrics:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Forgets every line that was written after the state was taken."""
         self._sums, self._count = dict(state["sums"]), state["count"]
-        if self._writes and self.path.exists():
-            # after a power cut the file may be shorter, and truncating would make it longer
-            os.truncate(self.path, min(state["size"], self.path.stat().st_size))
+        # after a power cut the file may be shorter, and truncating would make it longer
+        if self._writes and self.path.exists() and self.path.stat().st_size > state["size"]:
+            os.truncate(self.path, state["size"])
+            # TensorBoard cannot go back: its curves are drawn anew
+            shutil.rmtree(self._folder / "tensorboard", ignore_errors=True)
+            for line in self.path.read_text(encoding="utf-8").splitlines():
+                numbers = json.loads(line)
+                phase = numbers.pop("phase")
+                self._draw(numbers.get("updates", numbers["epoch"]), phase, numbers)
 
 
 def finite(numbers: dict[str, float]) -> dict[str, float]:

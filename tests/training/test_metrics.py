@@ -23,6 +23,26 @@ def test_what_was_written_since_is_forgotten_and_what_is_missing_is_not_made_up(
     assert metrics.path.read_text() == line
 
 
+def test_curves_go_back_with_the_lines(tmp_path):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    def write(metrics, *steps):
+        for step in steps:
+            metrics.write(step, "denoiser", epoch=1, updates=step, loss=step / 2)
+        metrics.close()
+
+    killed = Metrics(tmp_path)
+    write(killed, 50)
+    state = killed.state_dict()
+    write(killed, 100)
+    resumed = Metrics(tmp_path)
+    resumed.load_state_dict(state)
+    write(resumed, 100, 150)
+    board = EventAccumulator(str(tmp_path / "tensorboard"))
+    board.Reload()
+    assert [(x.step, x.value) for x in board.Scalars("denoiser/loss")] == [(50, 25), (100, 50), (150, 75)]
+
+
 def test_means_are_of_all_processes(tmp_path):
     metrics = Metrics(tmp_path)
     for x in (1.0, 3.0):
