@@ -404,6 +404,8 @@ def test_an_embedded_dream_says_its_keys(page, url: str):
     page.goto(f"{url}play?embed=1&game=small")
     page.wait_for_function("document.querySelector('dream-player')?.view")
     page.wait_for_selector("dream-player .hint:has-text('for more'):visible")
+    hint, line, bar = (page.locator(f"dream-player {name}").bounding_box() for name in (".hint", ".line", ".timeline"))
+    assert line["y"] + line["height"] <= hint["y"] and hint["y"] + hint["height"] <= bar["y"] < 600, "they overlap"
 
 
 def test_escape_ends_the_wait_for_all_futures(page, url: str):
