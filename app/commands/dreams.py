@@ -56,13 +56,9 @@ class Free:
 def free(args: list[str]) -> None:
     """Points, things and likeness, the dream beside reality."""
     c: Free = parse(Free, "evaluate free", args)
-    at_least(1, steps=c.steps, dreams=c.dreams)
-    at_least(0, holdout=c.holdout)
-    is_seed(c.seed)
     if c.policy != "agent":  # the checkpoint's own
         kind_of(c.policy)
-    if c.out:
-        new_file(c.out)
+    ready(c, steps=c.steps, dreams=c.dreams)
     from app.session.twin import WARMUP, has_reality
     from diamond_core.agent.policies import MIXED, RandomPolicy
     from diamond_core.agent.scripted import ScriptedPolicy
@@ -142,11 +138,7 @@ class EventsOf:
 def events(args: list[str]) -> None:
     """Counts in reality, on real frames and in the dream, a line a kind of event."""
     c: EventsOf = parse(EventsOf, "evaluate events", args)
-    at_least(1, ahead=c.ahead, moments=c.moments)
-    at_least(0, holdout=c.holdout)
-    is_seed(c.seed)
-    if c.out:
-        new_file(c.out)
+    ready(c, ahead=c.ahead, moments=c.moments)
     from diamond_core.evaluation import evaluate_events
 
     agent, world, dataset = world_and_play(c.checkpoint, c.dataset, c.holdout, c.denoising_steps, c.device)
@@ -157,6 +149,15 @@ def events(args: list[str]) -> None:
         print(f"  {kind}: {found.windows} moments, {found.real} in reality, {found.on_real_frames:.1f} read off real "
               f"frames, {found.in_dream:.1f} in the dream")
     keep(report.to_json(), c, agent)
+
+
+def ready(c: Free | EventsOf | Schedules, **counts: int) -> None:
+    """Raises ValueError for what cannot be asked, before anything is loaded; makes the file's folder."""
+    at_least(1, **counts)
+    at_least(0, holdout=c.holdout)
+    is_seed(c.seed)
+    if c.out:
+        new_file(c.out)
 
 
 def keep(numbers: dict[str, Any], c: Free | EventsOf | Schedules, agent: Agent) -> None:
@@ -213,11 +214,7 @@ class Schedules:
 def schedules(args: list[str]) -> None:
     """Prints the one-step and the long-run error of each schedule."""
     c: Schedules = parse(Schedules, "evaluate schedules", args)
-    at_least(1, rollouts=c.rollouts, horizon=c.horizon)
-    at_least(0, holdout=c.holdout)
-    is_seed(c.seed)
-    if c.out:
-        new_file(c.out)
+    ready(c, rollouts=c.rollouts, horizon=c.horizon)
     from diamond_core.evaluation.schedules import compare_schedules
 
     agent, world, dataset = world_and_play(c.checkpoint, c.dataset, c.holdout, None, c.device)
