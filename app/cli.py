@@ -24,6 +24,7 @@ COMMANDS = {
     "evaluate fidelity": ("app.commands.evaluate", "fidelity", "how true the dream is, on held-out episodes"),
     "evaluate free": ("app.commands.dreams", "free", "what becomes of dreams that are left alone"),
     "evaluate events": ("app.commands.dreams", "events", "do points and ends come to pass in the dream"),
+    "evaluate chaos": ("app.commands.dreams", "chaos", "how well the game foretells itself, a pixel aside"),
     "evaluate schedules": ("app.commands.dreams", "schedules", "which noise levels serve few denoising steps best"),
     "evaluate aggregate": ("app.commands.evaluate", "aggregate", "scores over games, with intervals"),
     "bench": ("app.commands.bench", "bench", "how fast everything runs on this machine, beside the plain path"),

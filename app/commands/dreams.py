@@ -1,4 +1,5 @@
-"""`diamond evaluate free`, `events` and `schedules`: dreams that are left alone, or begin before something happens."""
+"""`diamond evaluate free`, `events`, `chaos` and `schedules`: dreams that are left alone, or begin before something
+happens, and what could be foreseen."""
 
 from __future__ import annotations
 
@@ -227,3 +228,50 @@ def schedules(args: list[str]) -> None:
         print(f"  {row.num_steps} steps  [{sigmas}]".ljust(36) + f"{row.one_step_psnr:7.2f} {row.long_psnr:7.2f}")
     keep({"game": dataset.info.game, "horizon": c.horizon, "rollouts": c.rollouts, "seed": c.seed,
           "schedules": [asdict(row) for row in found]}, c, agent)
+
+
+@dataclass(frozen=True)
+class Chaos:
+    """Plays a game twice from the same moments under the same actions, once with its ball (or player) a little
+    elsewhere: what a world could foresee that knows all but that. Beside it, `evaluate fidelity` says what one does.
+    """
+
+    game: Positional[str]
+    policy: str = "mix"
+    """Whose play: any that `collect` knows."""
+    windows: int = 64
+    """Games, one moment each."""
+    pixels: int = 1
+    """Of the console's screen, by which it is moved: to either side of each axis in turn."""
+    seed: int = 0
+    out: Path | None = None
+    """A JSON with the same numbers."""
+
+
+def chaos(args: list[str]) -> None:
+    """How alike the two games stay, and how well one tells the points and ends of the other."""
+    c: Chaos = parse(Chaos, "evaluate chaos", args)
+    kind_of(c.policy)
+    at_least(1, windows=c.windows, pixels=c.pixels)
+    is_seed(c.seed)
+    out = c.out and new_file(c.out)
+    from diamond_core.envs import action_names, canonical
+    from diamond_core.evaluation import evaluate_chaos
+    from diamond_core.evaluation.chaos import movable
+
+    game = canonical(c.game)
+    movable(game)
+    policy = players(c.policy, game, len(action_names(game)), c.windows, c.seed, (64, 64))
+    with shown(" windows") as watch:
+        report = evaluate_chaos(game, policy, c.windows, c.pixels, c.seed, c.policy, watch)
+    print(f"{game}: {c.windows} windows of {c.policy} play, the {report.thing} {c.pixels} of the console's pixels "
+          "elsewhere")
+    print("  PSNR at steps " + ", ".join(f"{step}: {db:.1f} dB" for step, db in report.psnr.items()))
+    for kind, found in report.precision.items():
+        for within, x in found.items():
+            if x.alone is not None and x.together is not None:
+                print(f"  average precision of {kind}s within {within} steps ({x.events}): {x.alone:.2f} by one moved "
+                      f"game, {x.together:.2f} by all of them")
+    if out:
+        write_whole(out, (json.dumps(report.to_json(), indent=1) + "\n").encode())
+        print(f"written to {out}")

@@ -190,6 +190,16 @@ class Emulator:
         """What a person sees: the newest picture in full, (210, 160, 3) uint8; a few games are up to 250 high."""
         return self._ale.getScreenRGB()
 
+    def lives(self) -> int:
+        """How many are left; 0 in a game without."""
+        return self._ale.lives()
+
+    def nudge(self, byte: int, by: int) -> None:
+        """Adds to a byte of the console's memory, one that is 0 excepted: where a thing's place is kept it is not
+        there. What `save` returns knows nothing of it."""
+        if value := int(self._ale.getRAM()[byte]):
+            self._ale.setRAM(byte, (value + by) % 256)
+
     def save(self) -> Trail:
         """Where the game stands."""
         return Trail(self._rom, self._frame_skip, self._noops, tuple(self._actions))

@@ -168,6 +168,9 @@ def test_help_needs_no_command(capsys):
     (["evaluate", "free", "Pong", "--dataset", "d", "--out", "."], ". is a folder"),
     (["evaluate", "fidelity", "Pong", "--dataset", "d", "--rollouts", "0"], "--rollouts must be 1 or more, got 0"),
     (["evaluate", "schedules", "Pong", "--dataset", "d", "--horizon", "0"], "--horizon must be 1 or more, got 0"),
+    (["evaluate", "chaos", "Pong", "--pixels", "0"], "--pixels must be 1 or more, got 0"),
+    (["evaluate", "chaos", "Pong", "--policy", "me"], "unknown policy 'me': use random"),
+    (["evaluate", "chaos", "MsPacman", "--windows", "1"], "where MsPacman keeps what moves: use one of Pong"),
     (["web", "--steps", "0"], "must be 1 to 50, got 0"),
     (["web", "--device", "cuda:7"], "not on this machine"),
     (["web", "--host", "1.2.3.4", "--port", "7999"], "an address of this machine, see --host"),
@@ -248,6 +251,17 @@ def test_what_was_held_out_is_judged_and_a_file_says_what_of(capsys, home, tmp_p
     judged[3] = 999
     assert "--holdout 999 is more" in fails(capsys, "evaluate", "events", home / "run", *judged)
     assert "midst of play" in fails(capsys, "evaluate", "free", home / "run", *data, "--begin", "games")
+
+
+def test_what_could_be_foreseen_is_told_and_kept(capsys, tmp_path, monkeypatch):
+    monkeypatch.setattr("diamond_core.evaluation.chaos.BEGIN", (30, 40))
+    out = tmp_path / "chaos.json"
+    main(["evaluate", "chaos", "pong", "--windows", "3", "--policy", "sticky:0.9", "--out", str(out)])
+    said, found = capsys.readouterr().out, json.loads(out.read_text())
+    assert "Pong: 3 windows of sticky:0.9 play, the ball 1 of the console's pixels elsewhere" in said
+    rewards = found["precision"]["reward"]["100"]
+    assert rewards["events"] and f"within 100 steps ({rewards['events']}): {rewards['alone']:.2f} by one" in said
+    assert f"100: {found['psnr']['100']:.1f} dB" in said and "ends within" not in said
 
 
 def test_a_game_goes_on_for_as_many_steps_as_are_asked_for(home, tmp_path, monkeypatch):

@@ -1,0 +1,86 @@
+"""The game beside itself with something a pixel elsewhere: only that is moved, and moving nothing changes nothing."""
+
+import numpy as np
+import pytest
+import torch
+
+from diamond_core.agent.policies import RandomPolicy
+from diamond_core.envs import action_names
+from diamond_core.envs.atari import AtariVector, Emulator
+from diamond_core.evaluation import chaos
+from diamond_core.evaluation.chaos import MOVABLE, course, evaluate_chaos, forks
+from diamond_core.evaluation.sprites import things_of
+
+
+@pytest.fixture
+def short(monkeypatch):
+    monkeypatch.setattr(chaos, "BEGIN", (40, 60))
+    monkeypatch.setattr(chaos, "WITHIN", (15, 30))
+    monkeypatch.setattr(chaos, "SHOWN", (1, 30))
+
+
+def random_play(game: str, n: int) -> RandomPolicy:
+    return RandomPolicy(len(action_names(game)), n, 3, (0.5,))
+
+
+@pytest.mark.parametrize("game", list(MOVABLE))
+def test_a_nudge_moves_the_thing_by_one_pixel_and_nothing_else(game):
+    emulator, (name, places) = Emulator(game), MOVABLE[game]
+    emulator.reset(0, 0)
+    serve = action_names(game).index("FIRE") if "FIRE" in action_names(game) else 1
+    for step in range(90):
+        emulator.step(serve if step % 20 == 0 else 0)
+        if step > 20 and things_of(game)[name].seen(emulator.frame()[None]):
+            break
+    twins = [emulator.clone() for _ in range(2)]
+    for place in places:
+        twins[1].nudge(place, 1)
+    pictures = []
+    for twin in twins:
+        twin._ale.act(twin._buttons[0])
+        pictures.append(twin.screen().astype(int))
+    rows, columns = np.nonzero(np.abs(pictures[0] - pictures[1]).sum(-1))
+    assert len(rows)
+    # no sprite of theirs is larger
+    assert np.ptp(rows) <= 12 and np.ptp(columns) <= 10
+
+
+def test_a_course_is_what_the_worlds_did(short):
+    n, steps, seed = 3, 30, 5
+    found = forks("Breakout", random_play("Breakout", n), n, steps, seed)
+    env, policy = AtariVector("Breakout", n, life_loss_ends=True), random_play("Breakout", n)
+    start = env.reset(seed)
+    policy.reset(start)
+    frames, seen = start.frames, []
+    for _ in range(60 + steps):
+        step = env.step(policy.act(frames))
+        frames = step.frames
+        seen.append(step)
+    env.close()
+    emulator = Emulator("Breakout")
+    for w, (trail, actions) in enumerate(found):
+        begin = len(trail.actions)
+        there = seen[begin:begin + steps]
+        real = course(emulator, trail, actions)
+        assert 40 <= begin < 60 and len(actions) == steps
+        assert torch.equal(real.frames, torch.stack([step.final_frames[w] for step in there]))
+        assert real.rewards.tolist() == [bool(step.rewards[w]) for step in there]
+        assert real.ends.tolist() == [bool(step.ends[w]) for step in there]
+
+
+def test_who_moves_nothing_foresees_everything_and_who_moves_something_does_not(short):
+    same = evaluate_chaos("Pong", random_play("Pong", 6), 6, pixels=256)
+    moved = evaluate_chaos("Pong", random_play("Pong", 6), 6)
+    assert same.psnr == {1: 60.0, 30: 60.0} and moved.psnr[1] < 55
+    for within, x in same.precision["reward"].items():
+        assert x.events == moved.precision["reward"][within].events
+        assert (x.alone, x.together) == ((1.0, 1.0) if x.events else (None, None))
+    late, at = moved.precision["reward"][30], moved.precision["end"][30]
+    assert late.events and late.alone is not None and late.together is not None
+    assert late.alone < 1 and late.alone <= late.together
+    assert (at.events, at.alone) == (0, None)
+
+
+def test_a_game_whose_memory_is_not_known_is_named_with_those_that_are():
+    with pytest.raises(ValueError, match="where MsPacman keeps what moves: use one of Pong"):
+        evaluate_chaos("MsPacman", random_play("MsPacman", 1), 1)
