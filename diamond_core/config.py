@@ -144,6 +144,9 @@ class DenoisingConfig:
     """Largest share of the model's guess from nothing but noise in a noisy image. What may be at one of several places
     is faint at all of them in that guess, and so it is behind the first denoising step of play: there the strongest
     must win, or the ball that was everywhere is nowhere; 0 is the paper's."""
+    final_frames: bool = False
+    """An episode's final observation is learned too. The paper leaves it out, so its dreams never see what an end looks
+    like (Freeway's picture stands still, a digit of Breakout's lives changes), by which the reward model knows it."""
 
 
 @dataclass(frozen=True)

@@ -34,6 +34,7 @@ class SegmentSampler:
         event_share: float = 0.0,
         ahead: int = 0,
         late: int | None = None,
+        beyond: int = 0,
         moments: Callable[[Episode], Mapping[str, Sequence[int]]] | None = None,
         rank: int = 0,
         world_size: int = 1,
@@ -45,14 +46,15 @@ class SegmentSampler:
         each kind by the square root of its number; the steps of an episode that `moments` names are more kinds. With
         `late`, the step that was drawn is among the last `late` ones of a segment that does not run past the end. Else
         what follows an event is seen too often, and what comes later seems rare: after a point in Pong there is no ball
-        for a second, then it is served. Of the batch that all processes draw alike, rows rank, rank + world_size, ...
+        for a second, then it is served. A segment that does not run past the end may go `beyond` the last step by that
+        many: by one, to the final observation. Of the batch that all processes draw alike, rows rank, rank + world_size, ...
         are built.
         """
         if not 0 <= rank < world_size <= batch_size:
             raise ValueError(f"expected 0 <= rank < world_size <= batch_size, got {rank}, {world_size}, {batch_size}")
         self.dataset, self.length, self.batch_size = dataset, length, batch_size
         self.weights, self.past_end, self.seed = weights, past_end, seed
-        self.event_share, self.ahead, self.late = event_share, ahead, late or length
+        self.event_share, self.ahead, self.late, self.beyond = event_share, ahead, late or length, beyond
         self.moments = moments or (lambda episode: {})
         self._events: tuple[tuple[int, int], list[np.ndarray]] = ((0, 0), [])
         self.rows = slice(rank, None, world_size)
@@ -83,7 +85,7 @@ class SegmentSampler:
         totals = lengths[episodes]
         if self.past_end:
             return episodes, steps - shifts
-        return episodes, np.minimum(totals, steps + 1 + shifts) - self.length
+        return episodes, np.minimum(totals + self.beyond, steps + 1 + shifts) - self.length
 
     def events(self) -> list[np.ndarray]:
         """(m, 2) episode and step of every reward of a sign that is not the most frequent one, of every end and moment;

@@ -155,9 +155,9 @@ class Trainer:
             collector.collect(100, bar.advance)
 
     def _denoiser(self) -> None:
-        if not self.config.model_free:
-            self._learn_from_segments("denoiser", self.config.segment_length, past_end=False,
-                                      late=self.config.denoising.num_autoregressive_steps + 2)
+        if not (c := self.config).model_free:
+            self._learn_from_segments("denoiser", c.segment_length, past_end=False, beyond=c.denoising.final_frames,
+                                      late=c.denoising.num_autoregressive_steps + 2)
 
     def _reward_end(self) -> None:
         if not self.config.model_free:

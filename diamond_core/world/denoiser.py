@@ -147,7 +147,8 @@ def denoising_loss(denoiser: Denoiser, batch: Batch, config: DenoisingConfig,
         if weights is not None:
             w = weights + config.error_weight * differs((own - target)[:, None])
             error = error * w / w.mean(dim=(1, 2, 3), keepdim=True)
-        losses.append(masked_mean(error, batch.mask[:, k + i]))
+        # the final observation is no step's own frame, but it is where a step led
+        losses.append(masked_mean(error, batch.mask[:, k + i - config.final_frames]))
         frames = torch.cat([frames[:, :k + i], own[:, None], frames[:, k + i + 1:]], dim=1)
     loss = torch.stack(losses).mean()
     return loss, {"loss": loss.detach()}

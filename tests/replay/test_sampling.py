@@ -184,6 +184,20 @@ def test_an_event_can_lie_late_in_its_segment(info, counter):
     assert set(100 - starts) == {3, 4, 5, 6}
 
 
+def test_a_segment_can_go_on_to_the_final_observation(info, counter):
+    dataset = Dataset(None, info)
+    # the one event is the end, in step 29, which led to frame 30
+    dataset.add(replace(counter(30), rewards=torch.zeros(30)))
+    draws = {beyond: SegmentSampler(dataset, 7, 2000, past_end=False, seed=0, event_share=1.0, late=3, beyond=beyond)
+             for beyond in (0, 1)}
+    (_, short), (_, long) = (sampler.draw(0) for sampler in draws.values())
+    assert set(short) == {23} and set(long) == {23, 24} and 0.6 < (long == 24).mean() < 0.73
+    batch = draws[1].batch(0)
+    reaches = ~batch.mask[:, -1]
+    assert reaches.any() and batch.mask[:, :-1].all()
+    assert (batch.frames[reaches, -1] == dataset[0].frames[30]).all()
+
+
 def test_moments_are_more_kinds_of_event(info, counter):
     dataset = Dataset(None, info)
     for finished in (True, False):

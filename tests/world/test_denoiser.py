@@ -48,6 +48,29 @@ def test_the_loss_sees_noise_on_the_past_and_the_guess_only_when_asked(small_age
         assert loss(1, **level) != loss(2, **level) and loss(1, **level) == loss(1, **level)
 
 
+def test_a_final_observation_is_learned_only_when_asked(small_agent):
+    torch.manual_seed(0)
+    b, k = 2, small_agent.denoiser.config.num_conditioning_frames
+    frames = torch.randint(0, 256, (b, k + 1, 3, 16, 16), dtype=torch.uint8)
+    no = torch.zeros(b, k + 1, dtype=torch.bool)
+    mask = ~no
+    mask[0, k] = False  # behind the end: what its last step led to
+    noise = [DenoisingNoise(torch.randn(b), torch.randn(b, 3, 1, 1), torch.randn(b, 3, 16, 16))]
+
+    def loss(rows: slice, mask: torch.Tensor, final: bool) -> float:
+        batch = Batch(frames, torch.zeros(b, k + 1, dtype=torch.int64), no.float(), no, no, mask)
+        z = DenoisingNoise(*(x[rows] for x in noise[0]))
+        return denoising_loss(small_agent.denoiser, batch.map(lambda x: x[rows]), DenoisingConfig(final_frames=final),
+                              [z])[0].item()
+
+    both, first, second = slice(0, 2), slice(0, 1), slice(1, 2)
+    assert loss(first, mask, False) == 0 and loss(first, mask, True) == pytest.approx(loss(first, ~no, False))
+    assert loss(both, mask, False) == pytest.approx(loss(second, mask, False))
+    assert loss(both, mask, True) == pytest.approx(loss(both, ~no, False))
+    mask[0, k - 1] = False  # nothing led to it
+    assert loss(first, mask, True) == 0
+
+
 def test_a_noisy_image_is_on_its_way_to_the_guess(small_agent):
     torch.manual_seed(0)
     denoiser, b = small_agent.denoiser, 64
