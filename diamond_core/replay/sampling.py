@@ -47,8 +47,8 @@ class SegmentSampler:
         `late`, the step that was drawn is among the last `late` ones of a segment that does not run past the end. Else
         what follows an event is seen too often, and what comes later seems rare: after a point in Pong there is no ball
         for a second, then it is served. A segment that does not run past the end may go `beyond` the last step by that
-        many: by one, to the final observation. Of the batch that all processes draw alike, rows rank, rank + world_size, ...
-        are built.
+        many: by one, to the final observation. Of the batch that all processes draw alike, rows rank,
+        rank + world_size, ... are built.
         """
         if not 0 <= rank < world_size <= batch_size:
             raise ValueError(f"expected 0 <= rank < world_size <= batch_size, got {rank}, {world_size}, {batch_size}")
