@@ -65,7 +65,7 @@ class ChaosReport:
     pixels: int
     """Of the console's screen, to either side of each axis."""
     psnr: dict[int, float]
-    """Step -> dB, mean over windows and moved games."""
+    """Step -> dB, mean over windows and moved games; without those that no window reaches."""
     precision: dict[str, dict[int, Foreseen]]
     """Kind of event -> within so many steps -> how well it is foreseen."""
 
@@ -104,7 +104,7 @@ def evaluate_chaos(game: str, policy: KeptPolicy, num_windows: int, pixels: int 
     likeness = likeness.where(torch.from_numpy(known), torch.nan)
     return ChaosReport(
         game, policy_name, seed, num_windows, thing, pixels,
-        {step: likeness[..., step - 1].nanmean().item() for step in SHOWN},
+        {step: x.nanmean().item() for step in SHOWN if (x := likeness[..., step - 1]).isfinite().any()},
         {kind: {within: _foreseen(said[kind], happened[kind], known, within) for within in WITHIN} for kind in said})
 
 
