@@ -104,6 +104,9 @@ def told(report: FreeReport) -> list[str]:
              f"  points in 100 steps: {beside('.2f', (s.points for s in sides))}"]
     if (lives := [s.lives for s in sides if s.lives is not None]):
         lines.append(f"  lives lost in 100 steps: {beside('.2f', lives)}")
+    if report.dream.met is not None:
+        past = " / ".join(f"{s.past} of {s.met}" for s in sides)
+        lines.append(f"  balls that get past the paddle's middle: {past}")
     for name in report.dream.things:
         counts = [s.things[name] for s in sides]
         lines.append(

@@ -135,6 +135,8 @@ class Rules:
     """The ball moves by multiples of these along rows and columns in a step, in 64ths: seen places are less exact."""
     lives: tuple[tuple[int, int], tuple[int, int]] | None = None
     """Rows and columns, in 64ths, of the digit that counts lives."""
+    middle: float | None = None
+    """So near the paddle's middle, in 64ths, hardly a ball gets past it; none where that is not known."""
 
     def meetings(self, frames: Tensor) -> Tensor:
         """(n, 3, h, w) uint8 -> (m,) int64, the frames whose ball is near the player's paddle's line."""
@@ -190,7 +192,7 @@ RULES = {
         paddle=Thing((57, 59), (3, 61), (1.0, -1.0, 0.0), 0.0),
         axis=1, back=("LEFT",), forth=("RIGHT",), stay=("NOOP",), serve=("FIRE", "NOOP"), aims=(0.0, 1.0), meets=56.0,
         walls=(4.0, 60.0), knob=(6.7, 80.5), shown=(8.4, 59.3), press=8.9, lead=0.3,
-        lives=((1, 5), (40, 45)))}
+        lives=((1, 5), (40, 45)), middle=3.0)}
 """The games that can be played so."""
 
 

@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from diamond_core.agent.scripted import RULES, Thing
+from diamond_core.agent.scripted import NEAR, RULES, Thing
 from diamond_core.evaluation.metrics import PSNR_CAP
 from diamond_core.evaluation.open_loop import Watch, draw_windows
 from diamond_core.evaluation.sprites import things_of
@@ -34,6 +34,8 @@ REFERENCES = 2000
 """Real frames among which the nearest to a dreamt one is looked for."""
 WARMUP = 100
 """Steps of a real game before it is counted: dreams begin in the midst of play."""
+BACK = (2, 3)
+"""Frames behind the one in which ball and paddle meet, in one of which a returned ball is in sight."""
 TRIES = 8
 """Seeds that are tried until all new games last for as long as their opening."""
 EVERY = 10
@@ -66,6 +68,10 @@ class Side:
     """Empty for a game whose things are not known."""
     lives: float | None = None
     """Lost in 100 steps, as the screen counts them; none where it is not known to."""
+    met: int | None = None
+    """Balls that meet the middle of the paddle; none where that is not known."""
+    past: int | None = None
+    """How many of them get past it all the same."""
 
 
 @dataclass(frozen=True)
@@ -179,12 +185,14 @@ def played(env: VectorEnv, policy: Policy, steps: int, seed: int, watch: Watch =
 
 def _side(game: str, frames: Tensor, rewards: Tensor, mask: Tensor, known: Tensor, dones: Tensor) -> Side:
     steps, lives = mask.sum().item(), lives_lost(game, frames, dones)
+    middle = meetings(game, frames, dones)
 
     def in_a_hundred(what: Tensor) -> float:
         return 100 * (what & mask).sum().item() / steps
 
     return Side(steps / len(mask), in_a_hundred(rewards != 0), things(game, frames, mask, known, dones),
-                None if lives is None else in_a_hundred(lives))
+                None if lives is None else in_a_hundred(lives),
+                *(int((those & mask).sum()) for those in middle or ()))
 
 
 def lives_lost(game: str, frames: Tensor, dones: Tensor) -> Tensor | None:
@@ -197,6 +205,28 @@ def lives_lost(game: str, frames: Tensor, dones: Tensor) -> Tensor | None:
         row[RULES[game].lives_lost(those)] = True
     lost[:, 1:] &= ~dones[:, :-1]
     return lost & ~F.pad(lost, (1, 0))[:, :-1]  # a dreamt digit may take two frames
+
+
+def meetings(game: str, frames: Tensor, dones: Tensor) -> tuple[Tensor, Tensor] | None:
+    """frames (n, t, c, h, w) uint8 -> (n, t) bool twice: where a ball that came meets the middle of the paddle, and
+    where that ball gets past it, which is so too where it is over before the ball is back; behind a step of `dones`
+    (n, t) something new begins. None where no middle is known."""
+    if game not in RULES or (middle := RULES[game].middle) is None:
+        return None
+    rules, (n, t) = RULES[game], dones.shape
+    balls, paddles = (thing.find(frames.flatten(0, 1)).view(n, t, 2) for thing in (rules.ball, rules.paddle))
+    way, aside = balls[..., 1 - rules.axis], (balls - paddles)[..., rules.axis].abs()
+    met, past = torch.zeros_like(dones), torch.zeros_like(dones)
+    before, now, after, *then = (slice(i, i + t - 1 - BACK[-1]) for i in (0, 1, 2, *(1 + later for later in BACK)))
+    came = (way[:, now] > way[:, before]) & ~dones[:, before] & (way[:, now] >= rules.meets - NEAR)
+    turns = ~(way[:, after] > way[:, now]) & ~dones[:, now]
+    met[:, now] = came & turns & (aside[:, now] < middle)
+    back, over = torch.zeros_like(came), dones[:, after]
+    for later in then:
+        back |= ~way[:, later].isnan() & ~over
+        over = over | dones[:, later]
+    past[:, now] = met[:, now] & ~back
+    return met, past
 
 
 def things(game: str, frames: Tensor, mask: Tensor, real: Tensor, dones: Tensor | None = None) -> dict[str, Counts]:

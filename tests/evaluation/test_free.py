@@ -15,6 +15,7 @@ from diamond_core.evaluation.free import (
     count,
     lives_lost,
     longest,
+    meetings,
     nearest_psnr,
     opened,
     played,
@@ -89,6 +90,24 @@ def test_lives_are_lost_where_the_digit_changes_and_not_where_something_new_begi
     lost = lives_lost("Breakout", frames, dones)
     assert lost is not None and lost.nonzero().tolist() == [[0, 3], [1, 3]], "the second in two frames"
     assert lives_lost("Drift", frames, dones) is None and lives_lost("Pitfall", frames, dones) is None
+
+
+def test_a_ball_that_meets_the_middle_comes_back_or_gets_past():
+    """One row a story: it comes back, it gets past, it meets the edge, the game is over first, it meets in another."""
+    lost = [50, 53, 56, 0, 0, 0, 0]
+    ways = [[50, 53, 56, 53, 50, 47, 44], lost, lost, [50, 53, 56, 0, 0, 40, 38], lost]
+    frames = torch.zeros(5, 7, 3, 64, 64, dtype=torch.uint8)
+    for n, rows in enumerate(ways):
+        for t, row in enumerate(rows):
+            frames[n, t, 0, 57:59, 26:36] = 200
+            if row:
+                frames[n, t, 0, row, 24 if n == 2 else 31] = 200
+    dones = torch.zeros(5, 7, dtype=torch.bool)
+    dones[3, 3], dones[4, 1] = True, True
+    found = meetings("Breakout", frames, dones)
+    assert found is not None
+    assert found[0].nonzero().tolist() == [[0, 2], [1, 2], [3, 2]] and found[1].nonzero().tolist() == [[1, 2], [3, 2]]
+    assert meetings("Pong", frames, dones) is None and meetings("Pitfall", frames, dones) is None
 
 
 def test_the_nearest_frame():
