@@ -217,7 +217,8 @@ def meetings(game: str, frames: Tensor, dones: Tensor) -> tuple[Tensor, Tensor] 
     balls, paddles = (thing.find(frames.flatten(0, 1)).view(n, t, 2) for thing in (rules.ball, rules.paddle))
     way, aside = balls[..., 1 - rules.axis], (balls - paddles)[..., rules.axis].abs()
     met, past = torch.zeros_like(dones), torch.zeros_like(dones)
-    before, now, after, *then = (slice(i, i + t - 1 - BACK[-1]) for i in (0, 1, 2, *(1 + later for later in BACK)))
+    known = max(0, t - 1 - BACK[-1])
+    before, now, after, *then = (slice(i, i + known) for i in (0, 1, 2, *(1 + later for later in BACK)))
     came = (way[:, now] > way[:, before]) & ~dones[:, before] & (way[:, now] >= rules.meets - NEAR)
     turns = ~(way[:, after] > way[:, now]) & ~dones[:, now]
     met[:, now] = came & turns & (aside[:, now] < middle)

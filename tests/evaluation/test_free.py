@@ -107,6 +107,8 @@ def test_a_ball_that_meets_the_middle_comes_back_or_gets_past():
     found = meetings("Breakout", frames, dones)
     assert found is not None
     assert found[0].nonzero().tolist() == [[0, 2], [1, 2], [3, 2]] and found[1].nonzero().tolist() == [[1, 2], [3, 2]]
+    short = meetings("Breakout", frames[:, :3], dones[:, :3])
+    assert short is not None and not short[0].any(), "nobody knows yet"
     assert meetings("Pong", frames, dones) is None and meetings("Pitfall", frames, dones) is None
 
 
