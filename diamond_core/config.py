@@ -203,8 +203,7 @@ class LearnerConfig:
     """With an event share, kinds of moments that are events too: near = the ball near the player's paddle, serve = a
     ball that comes, lost = one that gets past the paddle and wait = none for long, in Pong and Breakout; life = another
     number of lives and due = none yet but soon, in Breakout; hit = a car hits the chicken, miss = one passes close to
-    it and clock = the digits' colours tell that the game will end, in Freeway. What is drawn for how it ends will end
-    so too often in the dream: near says only that ball and paddle meet."""
+    it and clock = the digits' colours tell that the game will end, in Freeway."""
     learning_rate: float = 1e-4
     warmup: int = 100
     """Updates over which the learning rate rises from 0; constant afterwards."""
