@@ -18,6 +18,8 @@ from app.cli import main, parse
 
 if TYPE_CHECKING:
     from diamond_core.config import TrainConfig
+    from diamond_core.training.run import Run
+    from diamond_core.training.trainer import Trainer
 
 UNITS = {"s": 1, "m": 60, "h": 3600}
 HELP = """usage: diamond train --game GAME --preset paper|playground|tiny --run DIR [options]
@@ -31,7 +33,9 @@ HELP = """usage: diamond train --game GAME --preset paper|playground|tiny --run 
   --time-limit TIME  stop cleanly after 45m, 2h, 1h30m, 90s
   --init CKPT        start from the weights of a checkpoint; which models: --initial-models denoiser reward_end
 
-  Several processes: torchrun --nproc-per-node 2 -m app.commands.train -- --game ...
+  --processes N      share every batch among N processes: one a GPU, or one a core
+                     (torchrun -m app.commands.train -- --game ... for several machines)
+
   Every number of the configuration can be set, with the preset's as defaults:
 """
 
@@ -43,20 +47,15 @@ def train(args: list[str]) -> None:
     rest = args[1:] if args[:1] == ["--"] else list(args)
     if "-h" in rest or "--help" in rest:
         print(HELP)
-    values = {name: take(rest, f"--{name}") for name in ("game", "preset", "run", "time-limit", "init")}
+    values = {name: take(rest, f"--{name}") for name in ("game", "preset", "run", "time-limit", "init", "processes")}
     resume = "--resume" in rest
     rest = [a for a in rest if a != "--resume"]
     limit = seconds(values["time-limit"]) if values["time-limit"] else None
 
-    import torch
-
     from diamond_core.config import TrainConfig
-    from diamond_core.envs import action_names
     from diamond_core.presets import PRESETS
-    from diamond_core.training.build import check
-    from diamond_core.training.distributed import join, leave
+    from diamond_core.training.distributed import is_member
     from diamond_core.training.run import Run
-    from diamond_core.training.trainer import Trainer
 
     preset = values["preset"] or "playground"
     if preset not in PRESETS:
@@ -73,6 +72,20 @@ def train(args: list[str]) -> None:
         others = [f"--{name}" for name in ("game", "preset", "init") if values[name]]
         config = resumed(run.config, others, rest)
     config = replace(config, game=canonical(config.game))
+    if (n := number(values["processes"] or "1")) > 1 and not is_member():
+        sys.exit(together(args, config, n))
+    learn(config, run, started, limit)
+
+
+def learn(config: TrainConfig, run: Run, started: float, limit: float | None) -> None:
+    """This process's part of the training, or all of it."""
+    import torch
+
+    from diamond_core.envs import action_names
+    from diamond_core.training.build import check
+    from diamond_core.training.distributed import join, leave
+    from diamond_core.training.trainer import Trainer
+
     processes = join(config.runtime.device)
     lock = None
     try:
@@ -97,6 +110,20 @@ def train(args: list[str]) -> None:
         leave()
 
 
+def together(args: list[str], config: TrainConfig, n: int) -> int:
+    """Runs the same command in n processes and returns the exit code. Raises ValueError for what ends them at once."""
+    import torch
+
+    from diamond_core.envs import action_names
+    from diamond_core.training.build import check
+    from diamond_core.training.distributed import launch, on_cuda
+
+    if on_cuda(config.runtime.device) and n > torch.cuda.device_count():
+        raise ValueError(f"each process takes a GPU, and there are {torch.cuda.device_count()}: got --processes {n}")
+    check(config, action_names(config.game), n)
+    return launch([sys.executable, "-m", "app.commands.train", *args], n)
+
+
 def say_if_idle(config: TrainConfig) -> None:
     """A line where the agent would begin to learn after the last epoch, which may be meant."""
     c, last = config.actor_critic, config.final_epochs
@@ -116,13 +143,10 @@ def resumed(known: Callable[[], TrainConfig], others: list[str], rest: list[str]
     return replace(config, dataset=moved or config.dataset)
 
 
-def report(trainer: object, run: object, finished: bool) -> None:
+def report(trainer: Trainer, run: Run, finished: bool) -> None:
     """The line at the end that says what to do next."""
     from diamond_core.training.progress import clock
-    from diamond_core.training.run import Run
-    from diamond_core.training.trainer import Trainer
 
-    assert isinstance(trainer, Trainer) and isinstance(run, Run)
     took = clock(trainer.seconds)
     if not finished:
         print(f"stopped and saved in epoch {trainer.position.epoch} after {took} of training; go on with: "
@@ -138,13 +162,16 @@ def report(trainer: object, run: object, finished: bool) -> None:
 @contextmanager
 def stop_request(started: float = 0.0, limit: float | None = None) -> Iterator[Callable[[], bool]]:
     """A question that turns true on the first Ctrl-C or SIGTERM, or at the time limit. A second Ctrl-C quits."""
+    from diamond_core.training.distributed import is_first
+
     asked: list[int] = []
 
     def ask(number: int, frame: object) -> None:
         if asked:
             raise KeyboardInterrupt
         asked.append(number)
-        print("\nstopping after this step or collection; once more to quit without saving", file=sys.stderr)
+        if is_first():
+            print("\nstopping after this step or collection; once more to quit without saving", file=sys.stderr)
 
     # the page asks on Windows by the break key
     numbers = {signal.SIGINT, signal.SIGTERM, getattr(signal, "SIGBREAK", signal.SIGTERM)}
@@ -176,6 +203,13 @@ def take(args: list[str], option: str) -> str | None:
             del args[i]
             return a.split("=", 1)[1]
     return None
+
+
+def number(text: str) -> int:
+    """How many processes."""
+    if not text.isdecimal() or not int(text):
+        raise ValueError(f"--processes takes a number, 1 or more, got '{text}'")
+    return int(text)
 
 
 def seconds(text: str) -> float:

@@ -1,8 +1,12 @@
-"""Several processes that train one agent: started by `torchrun`, each with its share of every batch."""
+"""Several processes that train one agent, each with its share of every batch: started by `launch`, or by `torchrun`."""
 
 from __future__ import annotations
 
 import os
+import signal
+import socket
+import subprocess
+import time
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
@@ -48,17 +52,66 @@ class Processes:
         return values
 
 
+def launch(command: list[str], n: int) -> int:
+    """Runs a command n times as one group on this machine, waits, and returns 0 or, as a shell has it, what one that
+    failed ended with.
+
+    They share this process's threads. SIGINT and SIGTERM are passed on, to each process once, though a terminal's
+    Ctrl-C reaches a whole process group. Where one process falls the others are ended: they would wait for it.
+    """
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    shared = {**os.environ, "OMP_NUM_THREADS": str(max(1, torch.get_num_threads() // n)), "MASTER_ADDR": "127.0.0.1",
+              "MASTER_PORT": str(port), "WORLD_SIZE": str(n)}
+    apart: dict[str, Any] = {"start_new_session": True,
+                             "creationflags": getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0)}
+    children: list[subprocess.Popen[bytes]] = []
+
+    def pass_on(number: int, frame: object) -> None:
+        for child in children:
+            child.send_signal(getattr(signal, "CTRL_BREAK_EVENT", number))
+
+    before = {s: signal.signal(s, pass_on) for s in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        for rank in map(str, range(n)):
+            children.append(subprocess.Popen(command, env=shared | {"RANK": rank, "LOCAL_RANK": rank}, **apart))
+        while None in (codes := [child.poll() for child in children]) and not any(codes):
+            time.sleep(0.05)
+        return next((code if code > 0 else 128 - code for code in codes if code), 0)
+    finally:
+        for child in children:
+            child.kill()
+            child.wait()
+        for s, handler in before.items():
+            signal.signal(s, handler)
+
+
+def is_member() -> bool:
+    """Whether this process was started as one of several."""
+    return int(os.environ.get("WORLD_SIZE", 1)) > 1
+
+
+def is_first() -> bool:
+    """Whether this process speaks for the others, before they have joined and after."""
+    return int(os.environ.get("RANK", 0)) == 0
+
+
+def on_cuda(device: str) -> bool:
+    """Whether processes for this device compute on GPUs, each on its own."""
+    return device.startswith("cuda") or (device == "auto" and torch.cuda.is_available())
+
+
 def join(device: str) -> Processes:
-    """Joins the other processes if `torchrun` started this one: nccl on CUDA, gloo elsewhere."""
-    if "WORLD_SIZE" not in os.environ or int(os.environ["WORLD_SIZE"]) == 1:
+    """Joins the other processes where there are some: nccl on CUDA, gloo elsewhere."""
+    if not is_member():
         return Processes()
-    on_cuda = device.startswith("cuda") or (device == "auto" and torch.cuda.is_available())
     if not dist.is_initialized():
         # gloo beside nccl carries the votes, which are Python objects on the CPU; all wait while the main one plays,
         # for hours in a game that stalls
-        dist.init_process_group("cpu:gloo,cuda:nccl" if on_cuda else "gloo", timeout=timedelta(days=7))
+        dist.init_process_group("cpu:gloo,cuda:nccl" if on_cuda(device) else "gloo", timeout=timedelta(days=7))
     processes = Processes(dist.get_rank(), dist.get_world_size(), int(os.environ.get("LOCAL_RANK", 0)))
-    if on_cuda:
+    if on_cuda(device):
         torch.cuda.set_device(processes.local_rank)
     return processes
 

@@ -188,6 +188,18 @@ def test_what_torchrun_starts_is_the_command(tmp_path):
     assert done.returncode == 2 and done.stderr.startswith("diamond: no Atari game is called 'Nope'")
 
 
+@pytest.mark.parametrize("processes, words", [("two", "takes a num"), ("0", "takes a num"), ("3", "share evenly")])
+def test_several_processes_are_refused_before_they_start(capsys, tmp_path, processes, words):
+    args = ["train", "--game", "toy", "--preset", "tiny", "--run", tmp_path / "x", "--processes", processes]
+    assert words in fails(capsys, *args) and not (tmp_path / "x").exists()
+
+
+def test_one_process_is_this_one(capsys, tmp_path):
+    args = ["--game", "toy", "--preset", "tiny", "--run", str(tmp_path / "x"), "--processes", "1", "--time-limit", "0"]
+    main(["train", *args])
+    assert "stopped and saved in epoch 1" in capsys.readouterr().out
+
+
 def test_nothing_that_existed_is_lost(capsys, home, tmp_path):
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "letter").write_text("x")

@@ -9,6 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -29,6 +30,7 @@ from diamond_core.evaluation.returns import play_episodes
 from diamond_core.replay import Dataset, DatasetError
 from diamond_core.training.checkpoint import CONVERTER, stages_before
 from diamond_core.training.collect import Collector
+from diamond_core.training.distributed import launch
 from diamond_core.training.library import load
 from diamond_core.training.metrics import Diverged
 from diamond_core.training.progress import Position
@@ -458,3 +460,27 @@ def test_two_processes_train_one_agent(tmp_path):
     # the child that fell speaks first, the launcher that reports it last
     assert result.returncode == 0, result.stderr
     assert len(metrics(tmp_path / "run")) == 17
+
+
+def test_where_one_process_falls_the_others_are_ended():
+    code = "import os, sys, time; time.sleep(60) if os.environ['RANK'] == '0' else sys.exit(3)"
+    begun = time.monotonic()
+    assert launch([sys.executable, "-c", code], 2) == 3 and time.monotonic() - begun < 30
+    killed = "import os, signal; os.kill(os.getpid(), signal.SIGKILL)"
+    assert launch([sys.executable, "-c", killed], 1) == 137
+    one_group = "import os; assert os.environ['WORLD_SIZE'] == '2' and os.environ['MASTER_PORT']"
+    assert launch([sys.executable, "-c", one_group], 2) == 0
+
+
+@pytest.mark.skipif(not torch.distributed.is_available(), reason="this torch has no torch.distributed")
+def test_ctrl_c_stops_all_processes_and_loses_nothing(tmp_path):
+    command = [sys.executable, "-m", "app.commands.train", "--game", "toy", "--preset", "tiny", "--run",
+               str(tmp_path / "run"), "--processes", "2"]
+    child = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    while not (tmp_path / "run" / "metrics.jsonl").exists():
+        assert child.poll() is None, child.stderr.read()
+        time.sleep(0.1)
+    os.killpg(child.pid, signal.SIGINT)  # as a terminal does
+    out, err = child.communicate(timeout=60)
+    assert child.returncode == 0 and "Traceback" not in err, err
+    assert err.count("stopping after") == 1 and out.count("stopped and saved in epoch 1") == 1, (out, err)
