@@ -131,7 +131,7 @@ def evaluate_free(world: World, policy_for: Callable[[int], Policy], dataset: Da
     return FreeReport(
         game, policy_name, seed, len(dream), steps,
         _side(game, dream, dreamt_rewards, torch.ones_like(dones), known, dones),
-        _side(game, real, windows.rewards[:, taken], mask, known, torch.zeros_like(mask)),
+        _side(game, real, windows.rewards[:, taken], mask, known, windows.ends[:, taken]),
         nearest.mean().item(), nearest.mean(1).min().item(), lived, GAMES if opening else PLAY)
 
 
@@ -184,15 +184,16 @@ def played(env: VectorEnv, policy: Policy, steps: int, seed: int, watch: Watch =
 
 
 def _side(game: str, frames: Tensor, rewards: Tensor, mask: Tensor, known: Tensor, dones: Tensor) -> Side:
-    steps, lives = mask.sum().item(), lives_lost(game, frames, dones)
-    middle = meetings(game, frames, dones)
+    steps, lives, seen = mask.sum().item(), lives_lost(game, frames, dones), pieces(game, frames, known)
+    middle = meetings(game, frames, mask, dones, seen["ball"] > 1 if "ball" in seen else torch.zeros_like(mask))
 
     def in_a_hundred(what: Tensor) -> float:
         return 100 * (what & mask).sum().item() / steps
 
-    return Side(steps / len(mask), in_a_hundred(rewards != 0), things(game, frames, mask, known, dones),
+    return Side(steps / len(mask), in_a_hundred(rewards != 0),
+                {name: _counts(those, mask, dones) for name, those in seen.items()},
                 None if lives is None else in_a_hundred(lives),
-                *(int((those & mask).sum()) for those in middle or ()))
+                *(int(those.sum()) for those in middle or ()))
 
 
 def lives_lost(game: str, frames: Tensor, dones: Tensor) -> Tensor | None:
@@ -207,10 +208,12 @@ def lives_lost(game: str, frames: Tensor, dones: Tensor) -> Tensor | None:
     return lost & ~F.pad(lost, (1, 0))[:, :-1]  # a dreamt digit may take two frames
 
 
-def meetings(game: str, frames: Tensor, dones: Tensor) -> tuple[Tensor, Tensor] | None:
+def meetings(game: str, frames: Tensor, mask: Tensor, dones: Tensor, several: Tensor
+             ) -> tuple[Tensor, Tensor] | None:
     """frames (n, t, c, h, w) uint8 -> (n, t) bool twice: where a ball that came meets the middle of the paddle, and
     where that ball gets past it, which is so too where it is over before the ball is back; behind a step of `dones`
-    (n, t) something new begins. None where no middle is known."""
+    (n, t) something new begins. Left out is what nobody can tell: with `several` balls (n, t) at once, and where what
+    is shown, `mask` (n, t), stops. None where no middle is known."""
     if game not in RULES or (middle := RULES[game].middle) is None:
         return None
     rules, (n, t) = RULES[game], dones.shape
@@ -223,9 +226,12 @@ def meetings(game: str, frames: Tensor, dones: Tensor) -> tuple[Tensor, Tensor] 
     turns = ~(way[:, after] > way[:, now]) & ~dones[:, now]
     met[:, now] = came & turns & (aside[:, now] < middle)
     back, over = torch.zeros_like(came), dones[:, after]
+    unclear = several[:, before] | several[:, now] | several[:, after] | ~mask[:, after]
     for later in then:
+        unclear |= (several[:, later] | ~mask[:, later]) & ~over
         back |= ~way[:, later].isnan() & ~over
         over = over | dones[:, later]
+    met[:, now] &= ~unclear
     past[:, now] = met[:, now] & ~back
     return met, past
 
@@ -233,10 +239,15 @@ def meetings(game: str, frames: Tensor, dones: Tensor) -> tuple[Tensor, Tensor] 
 def things(game: str, frames: Tensor, mask: Tensor, real: Tensor, dones: Tensor | None = None) -> dict[str, Counts]:
     """frames (n, t, c, h, w) uint8, mask (n, t) -> the counts of each thing that is known in this game; `real` frames
     (m, c, h, w) say how bright it is. Behind a step of `dones` (n, t) something new begins."""
+    return {name: _counts(seen, mask, dones) for name, seen in pieces(game, frames, real).items()}
+
+
+def pieces(game: str, frames: Tensor, real: Tensor) -> dict[str, Tensor]:
+    """frames (n, t, c, h, w) uint8 -> how many there are (n, t) of each thing, as above."""
     found = {}
     for name, thing in things_of(game).items():
         peaks = thing.light(real).amax(dim=(1, 2))
-        found[name] = _counts(count(thing, frames, peaks[peaks > 0].median().item() / 2), mask, dones)
+        found[name] = count(thing, frames, peaks[peaks > 0].median().item() / 2)
     return found
 
 
@@ -271,8 +282,8 @@ def count(thing: Thing, frames: Tensor, bright: float) -> Tensor:
         if torch.equal(spread, labels):
             break
         labels = spread
-    pieces = labels.flatten(1).sort(dim=1).values
-    return ((pieces.diff(dim=1) > 0).sum(1)).view(n, t)
+    ordered = labels.flatten(1).sort(dim=1).values
+    return ((ordered.diff(dim=1) > 0).sum(1)).view(n, t)
 
 
 def references(dataset: Dataset, seed: int) -> Tensor:

@@ -118,6 +118,9 @@ def check(config: TrainConfig, names: Sequence[str], world_size: int) -> None:
     with asked_by("agent.sampler"):
         schedule(config.agent.sampler)
     check_learners(config, world_size)
+    if world_size > 1 and ":" in config.runtime.device:
+        with asked_by("runtime.device"):
+            raise ValueError(f"each process takes a device of its own, got {config.runtime.device}")
     with asked_by("collection.first_policy"):
         if config.collection.first_policy == "scripted" and config.dataset is None and not config.model_free:
             ScriptedPolicy(config.game, names, 1, 0)

@@ -56,7 +56,7 @@ def launch(command: list[str], n: int) -> int:
     """Runs a command n times as one group on this machine, waits, and returns 0 or, as a shell has it, what one that
     failed ended with.
 
-    They share this process's threads. SIGINT and SIGTERM are passed on, to each process once, though a terminal's
+    They share this process's threads. SIGINT, SIGTERM and SIGHUP are passed on, to each once, though a terminal's
     Ctrl-C reaches a whole process group. Where one process falls the others are ended: they would wait for it.
     """
     with socket.socket() as free:
@@ -72,7 +72,9 @@ def launch(command: list[str], n: int) -> int:
         for child in children:
             child.send_signal(getattr(signal, "CTRL_BREAK_EVENT", number))
 
-    before = {s: signal.signal(s, pass_on) for s in (signal.SIGINT, signal.SIGTERM)}
+    # a terminal that is closed ends this process, unless under nohup, and says nothing to what it set apart
+    numbers = {signal.SIGINT, signal.SIGTERM, getattr(signal, "SIGHUP", signal.SIGTERM)}
+    before = {s: signal.signal(s, pass_on) for s in numbers if signal.getsignal(s) is not signal.SIG_IGN}
     try:
         for rank in map(str, range(n)):
             children.append(subprocess.Popen(command, env=shared | {"RANK": rank, "LOCAL_RANK": rank}, **apart))

@@ -73,13 +73,14 @@ class Metrics:
 
     def state_dict(self) -> dict[str, Any]:
         """The file's length and the open window. Raises Diverged: what was saved before is better than that."""
-        finite({name: x.item() for name, x in self._sums.items()})
+        sums = finite({name: x.item() for name, x in self._sums.items()})
         size = self.path.stat().st_size if self.path.exists() else 0
-        return {"size": size, "sums": dict(self._sums), "count": self._count}
+        return {"size": size, "sums": sums, "count": self._count}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Forgets every line that was written after the state was taken."""
-        self._sums, self._count = dict(state["sums"]), state["count"]
+        self._sums = {name: torch.as_tensor(x) for name, x in state["sums"].items()}
+        self._count = state["count"]
         # after a power cut the file may be shorter, and truncating would make it longer
         if self._writes and self.path.exists() and self.path.stat().st_size > state["size"]:
             os.truncate(self.path, state["size"])

@@ -338,7 +338,7 @@ class Trainer:
         stop = self.processes.agree(self.should_stop())
         if not (force or stop or self._is_late(self._saved_at)):
             return
-        states = self.processes.gather(None if self.rollouts is None else self.rollouts.state_dict())
+        shares = self.processes.gather((self.rollouts and self.rollouts.state_dict(), self.metrics.state_dict()))
         now = time.perf_counter()
         self.seconds += now - self._clock
         self._clock = self._saved_at = now
@@ -346,9 +346,9 @@ class Trainer:
             self.run_folder.save_state({
                 "position": {**asdict(self.position), "phase": PHASES[self.position.phase]},
                 "last_epoch": self.last_epoch, "seconds": self.seconds, "scores": self.scores,
-                "pace": dict(self.pace.seconds), "metrics": self.metrics.state_dict(),
+                "pace": dict(self.pace.seconds), "metrics": [m for _, m in shares],
                 "learners": {name: learner.state_dict() for name, learner in self.learners.items()},
-                "episodes": self.dataset.lengths.tolist(), "rollouts": states, "before": self.before,
+                "episodes": self.dataset.lengths.tolist(), "rollouts": [r for r, _ in shares], "before": self.before,
                 "collector": None if self.collector is None else
                 {"player": self._player, **self.collector.state_dict()}})
         if stop and not self.is_finished:
@@ -370,14 +370,14 @@ class Trainer:
         self.position, self.last_epoch = Position(at["epoch"], PHASES.index(phase), at["step"]), state["last_epoch"]
         self.seconds, self.scores, self.pace.seconds = state["seconds"], state["scores"], state["pace"]
         self.before = state.get("before", [])
-        self.metrics.load_state_dict(state["metrics"])
+        mine, windows = self.processes.rank, state["metrics"]
+        self.metrics.load_state_dict(windows[mine % len(windows)] if isinstance(windows, list) else windows)
         for name, learner in self.learners.items():
             learner.load_state_dict(state["learners"][name])
         if state["collector"] is not None and self.processes.is_main:
             self.collector = self._make_collector(state["collector"]["player"])
             self.collector.load_state_dict(state["collector"])
-        mine = self.processes.rank
-        if mine < len(state["rollouts"]) == self.processes.world_size and state["rollouts"][mine] is not None:
+        if len(state["rollouts"]) == self.processes.world_size and state["rollouts"][mine] is not None:
             self.rollouts = rollouts_of(self.config, self._practice_env(), self.runtime)
             self.rollouts.load_state_dict(state["rollouts"][mine])
         self._state = None

@@ -102,14 +102,24 @@ def test_a_ball_that_meets_the_middle_comes_back_or_gets_past():
             frames[n, t, 0, 57:59, 26:36] = 200
             if row:
                 frames[n, t, 0, row, 24 if n == 2 else 31] = 200
-    dones = torch.zeros(5, 7, dtype=torch.bool)
+    none = torch.zeros(5, 7, dtype=torch.bool)
+    dones, whole = none.clone(), ~none
     dones[3, 3], dones[4, 1] = True, True
-    found = meetings("Breakout", frames, dones)
-    assert found is not None
-    assert found[0].nonzero().tolist() == [[0, 2], [1, 2], [3, 2]] and found[1].nonzero().tolist() == [[1, 2], [3, 2]]
-    short = meetings("Breakout", frames[:, :3], dones[:, :3])
-    assert short is not None and not short[0].any(), "nobody knows yet"
-    assert meetings("Pong", frames, dones) is None and meetings("Pitfall", frames, dones) is None
+
+    def found(mask=whole, several=none, t=7):
+        both = meetings("Breakout", frames[:, :t], mask[:, :t], dones[:, :t], several[:, :t])
+        assert both is not None
+        return [those.nonzero().tolist() for those in both]
+
+    assert found() == [[[0, 2], [1, 2], [3, 2]], [[1, 2], [3, 2]]]
+    assert found(t=3) == [[], []], "nobody knows yet"
+    stops = whole.clone()
+    stops[1, 5:], stops[3, 4:] = False, False
+    assert found(stops) == [[[0, 2], [3, 2]], [[3, 2]]], "what a recording that stops does not show; the other is over"
+    two = none.clone()
+    two[0, 3], two[1, 1], two[3, 4] = True, True, True
+    assert found(several=two) == [[[3, 2]], [[3, 2]]], "which of two balls came back; the other is over before"
+    assert all(meetings(game, frames, whole, dones, none) is None for game in ("Pong", "Pitfall"))
 
 
 def test_the_nearest_frame():

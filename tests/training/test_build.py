@@ -79,6 +79,15 @@ def test_what_would_do_nothing_is_refused(options, words):
         check(config, action_names("Pong"), 1)
 
 
+def test_processes_that_would_share_a_gpu_are_refused():
+    config = tiny("toy")
+    for device in ("cuda", "auto", "cpu"):
+        check(changed(config, "runtime.device", device), action_names("toy"), 2)
+    check(changed(config, "runtime.device", "cuda:1"), action_names("toy"), 1)
+    with pytest.raises(ValueError, match="a device of its own, got cuda:1: see --runtime"):
+        check(changed(config, "runtime.device", "cuda:1"), action_names("toy"), 2)
+
+
 @pytest.mark.parametrize(("sampler", "words"), [({"least_steps": 0}, "1 to 50 .* at least"),
                                                 ({"least_steps": 60}, "1 to 50 .* at least"),
                                                 ({"temperature": 50.0}, "up to 10; got 1 and 50")])

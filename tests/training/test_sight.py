@@ -52,6 +52,18 @@ def play(b: int, t: int, seed: int) -> Batch:
                  ~never)
 
 
+def test_places_are_exact_whatever_the_network_computes_in(monkeypatch):
+    """Half a pixel of the paddle decides a point, and bfloat16 rounds that much away."""
+    seen = []
+    monkeypatch.setattr("diamond_core.training.sight.places", lambda *args: seen.append(places(*args)) or seen[-1])
+    learners = learners_of(config(), PONG, resolve(EXACT), 1, None)
+    frames = drawn(torch.tensor([[20, 41]]), torch.tensor([[33, 50]]), torch.tensor([[27, 52]]))
+    batch = Batch(frames, *torch.zeros(4, 1, 2, dtype=torch.bool), mask=torch.ones(1, 2, dtype=torch.bool))
+    with torch.autocast("cpu", torch.bfloat16):
+        sight_loss(learners["sight"].model, batch)
+    assert seen[0].dtype == torch.float32 and torch.equal(seen[0], places(RULES["Pong"], frames))
+
+
 def test_places_are_where_things_were_drawn():
     frames = drawn(torch.tensor([[20, 40]]), torch.tensor([[10, 30]]), torch.tensor([[16, 30]]))
     frames[0, 1, :, 30:38, 56:58] = frames[0, 1, :, 0:8, 0:2]  # no paddle in the second frame

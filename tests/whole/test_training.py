@@ -38,6 +38,7 @@ from diamond_core.training.run import Run, RunError
 from diamond_core.training.trainer import Trainer
 from tests.conftest import EXACT, SMALL
 
+ROOT = Path(__file__).parents[2]
 FEW = LearnerConfig(first_updates=6, updates=4, batch_size=4, learning_rate=1e-3, ema_decay=0.9)
 CONFIG = TrainConfig(
     "toy", "tiny", agent=SMALL, denoiser=FEW, reward_end=replace(FEW, max_gradient_norm=100.0, ema_decay=0.0),
@@ -455,7 +456,7 @@ def test_two_processes_train_one_agent(tmp_path):
     config = json.dumps(CONVERTER.unstructure(replace(CONFIG, save_every=0.5)))
     result = subprocess.run([sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone",
                              str(script), str(tmp_path / "run"), config], capture_output=True, text=True, timeout=120,
-                            env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2]), "OMP_NUM_THREADS": "1",
+                            env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1",
                                   "PYTHONFAULTHANDLER": "1"})
     # the child that fell speaks first, the launcher that reports it last
     assert result.returncode == 0, result.stderr
@@ -484,3 +485,43 @@ def test_ctrl_c_stops_all_processes_and_loses_nothing(tmp_path):
     out, err = child.communicate(timeout=60)
     assert child.returncode == 0 and "Traceback" not in err, err
     assert err.count("stopping after") == 1 and out.count("stopped and saved in epoch 1") == 1, (out, err)
+
+
+def test_a_terminal_that_is_closed_leaves_nobody_behind(tmp_path):
+    code = "import os, time; open(os.environ['RANK'], 'w').write(str(os.getpid())); time.sleep(60)"
+    script = f"import sys; from diamond_core.training.distributed import launch; sys.exit(launch([sys.executable, '-c', {code!r}], 2))"
+    child = subprocess.Popen([sys.executable, "-c", script], cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(ROOT)})
+    while not all((tmp_path / rank).exists() and (tmp_path / rank).read_text() for rank in "01"):
+        assert child.poll() is None
+        time.sleep(0.05)
+    child.send_signal(signal.SIGHUP)
+    assert child.wait(30) == 128 + signal.SIGHUP
+    for rank in "01":
+        with pytest.raises(ProcessLookupError):
+            os.kill(int((tmp_path / rank).read_text()), 0)
+
+
+@pytest.mark.skipif(not torch.distributed.is_available(), reason="this torch has no torch.distributed")
+def test_two_processes_stopped_and_resumed_say_what_they_had_said(tmp_path):
+    script = ("import itertools, json, sys; from pathlib import Path\n"
+              "from tests.whole.test_training import CONVERTER, Run, TrainConfig, Trainer\n"
+              "from diamond_core.training.distributed import join, leave\n"
+              "config = CONVERTER.structure(json.loads(sys.argv[1]), TrainConfig)\n"
+              "p = join('cpu')\n"
+              "for name, stops in (('whole', [None]), ('parts', [3, 5, None])):\n"
+              "    run = Run(Path(name))\n"
+              "    if p.is_main: run.begin(config)\n"
+              "    p.barrier()\n"
+              "    for stop in stops:\n"
+              "        asked = itertools.count()\n"
+              "        t = Trainer(config, run, p, lambda: stop is not None and next(asked) >= stop)\n"
+              "        assert t.run() is (stop is None)\n"
+              "        p.barrier()\n"
+              "leave()\n")
+    config = replace(CONFIG, dataset=None, final_epochs=0, collection=replace(CONFIG.collection, total_steps=200))
+    child = [sys.executable, "-c", script, json.dumps(CONVERTER.unstructure(config))]
+    code = f"import sys; from diamond_core.training.distributed import launch; sys.exit(launch({child!r}, 2))"
+    result = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=120,
+                            env={**os.environ, "PYTHONPATH": str(ROOT)})
+    assert result.returncode == 0, result.stderr
+    assert metrics(tmp_path / "parts") == metrics(tmp_path / "whole") != []
