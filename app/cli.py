@@ -41,13 +41,9 @@ def main(argv: list[str] | None = None) -> None:
     args = sys.argv[1:] if argv is None else argv
     debug = "--debug" in args
     args = [a for a in args if a != "--debug"]
-    # Idle threads that spin starve every other program: with one busy neighbour on two cores torch was 70 times slower
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    # threads beyond what a container may use wait for each other at every layer: 32 on two cores took ten times as long
-    if (cores := quota()) is not None:
-        os.environ.setdefault("OMP_NUM_THREADS", str(cores))
-    # MKL chooses kernels by memory address; a tape played again in another process must not differ in the last bit
-    os.environ.setdefault("MKL_CBWR", "AUTO,STRICT")
+    # a remark behind a command is one for bash, and an argument for the zsh that macOS comes with
+    args = args[:args.index("#")] if "#" in args else args
+    prepare()
     try:
         run(args)
     except KeyboardInterrupt:
@@ -61,6 +57,17 @@ def main(argv: list[str] | None = None) -> None:
             raise
         print(f"diamond: {explain(error)}", file=sys.stderr)
         sys.exit(2)
+
+
+def prepare() -> None:
+    """What torch must find in the environment when it is imported first."""
+    # Idle threads that spin starve every other program: with one busy neighbour on two cores torch was 70 times slower
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    # threads beyond what a container may use wait for each other at every layer: 32 on two cores took ten times as long
+    if (cores := quota()) is not None:
+        os.environ.setdefault("OMP_NUM_THREADS", str(cores))
+    # MKL chooses kernels by memory address; a tape played again in another process must not differ in the last bit
+    os.environ.setdefault("MKL_CBWR", "AUTO,STRICT")
 
 
 def run(args: list[str]) -> None:

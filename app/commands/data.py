@@ -111,10 +111,10 @@ def of_size(frame_shape: tuple[int, ...]) -> str:
     return "" if size == AgentConfig.image_size else f" --agent.image-size {size[0]} {size[1]}"
 
 
-def require_room(out: Path, append: bool) -> None:
+def require_room(out: Path, append: bool, instead: str = ", or --append to add to a dataset") -> None:
     """Raises ValueError where a new dataset would come among other files."""
     if not append and out.exists() and (not out.is_dir() or any(p.name != LOCK for p in out.iterdir())):
-        raise ValueError(f"{out} is not empty: choose another folder, or --append to add to a dataset")
+        raise ValueError(f"{out} is not empty: choose another folder{instead}")
 
 
 @contextmanager
@@ -218,7 +218,7 @@ def import_(args: list[str]) -> None:
     from diamond_core.training.checkpoint import import_published, save_checkpoint
 
     game = canonical(c.game)
-    require_room(c.out, append=False)
+    require_room(c.out, append=False, instead=" or remove it first")
     agent, card = import_published(c.source, game, action_names(game))
     save_checkpoint(c.out, agent, card, real_starts(game, agent), torch.float16 if c.half else torch.float32)
     print(f"{game} from {c.source} is in {c.out}; watch it: diamond record {c.out} --out {game}.mp4")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import NamedTuple
 
 import pygame
@@ -40,12 +41,14 @@ class Gamepads:
             self._plug(index)
 
     def _plug(self, index: int) -> None:
-        if controller.is_controller(index):
-            pad = controller.Controller(index)
-            self._open[pad.as_joystick().get_instance_id()] = pad
-        else:
-            stick = pygame.joystick.Joystick(index)
-            self._open[stick.get_instance_id()] = stick
+        # one that was pulled out again meanwhile is nothing to play with
+        with suppress(pygame.error):
+            if controller.is_controller(index):
+                pad = controller.Controller(index)
+                self._open[pad.as_joystick().get_instance_id()] = pad
+            else:
+                stick = pygame.joystick.Joystick(index)
+                self._open[stick.get_instance_id()] = stick
 
     def hear(self, event: Event) -> list[Heard]:
         """What an event means; nothing for one that is no gamepad's."""

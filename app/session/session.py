@@ -144,7 +144,9 @@ class Session(Play):
         if not 0 <= action < len(self.action_names):
             raise ValueError(f"expected an action from 0 to {len(self.action_names) - 1}, got {action}")
         fan = self.fan
-        self.awake, self.guide = False, None
+        if self.awake:
+            self.awake, self._show = False, "dream"
+        self.guide = None
         if self._hold_until is not None:
             # what was over goes on as a dream that begins here
             self._hold_until, self._facts = None, replace(self._facts, age=0, steps_agreed=0)

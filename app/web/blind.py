@@ -18,6 +18,8 @@ from app.web.shelf import Loaded
 
 LENGTHS = (5, 15, 30, 60)
 """Steps of a clip: a third of a second to four."""
+WAITING = 4
+"""Who may wait for a question."""
 KEPT = 64
 """Questions that wait for their answer."""
 
@@ -42,17 +44,25 @@ class Blind:
 
     def __init__(self) -> None:
         self._questions: OrderedDict[str, Question] = OrderedDict()
-        self._asking = asyncio.Lock()
+        self._asking, self._waiting = asyncio.Lock(), 0
 
     async def ask(self, host: Callable[[], Host], loaded: Loaded, steps: int) -> str:
         """A new question about a game; its name. Raises BlindError."""
         if steps not in LENGTHS:
             raise BlindError(f"a clip has {', '.join(map(str, LENGTHS))} steps, got {steps}")
-        # one at a time: those who play come first
-        async with self._asking:
-            dream, reality = await clips(host(), loaded, steps)
+        if self._waiting >= WAITING:
+            raise BlindError("several others wait for a question already: try again in a moment")
+        self._waiting += 1
+        try:
+            # one at a time: those who play come first
+            async with self._asking:
+                both = await clips(host(), loaded, steps)
+                # this thread sends everybody's pictures
+                dream, reality = [await asyncio.to_thread(webp, frames) for frames in both]
+        finally:
+            self._waiting -= 1
         real = secrets.randbelow(2)
-        films = (webp(reality), webp(dream)) if real == 0 else (webp(dream), webp(reality))
+        films = (reality, dream) if real == 0 else (dream, reality)
         name = secrets.token_urlsafe(12)
         self._questions[name] = Question(films, real, steps)
         while len(self._questions) > KEPT:

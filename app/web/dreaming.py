@@ -306,6 +306,8 @@ class Dreaming:
             self.session.paused = self._looking = False
 
     def _fork(self) -> None:
+        if self.session.awake:
+            raise ValueError("you are awake: fall asleep to see what the dream would bring")
         self._looking = self._looking or not self.session.paused
         fan = self.session.open_fan()
         self._loop.call_soon_threadsafe(self._wait_for, fan)
@@ -325,6 +327,8 @@ class Dreaming:
 
     def _denoise(self) -> None:
         s = self.session
+        if s.awake:
+            raise ValueError("you are awake: fall asleep to see how a frame is drawn")
         frames = s.denoising()
         if not frames:
             raise ValueError("there is no dreamt frame yet: go on for a step")

@@ -20,6 +20,7 @@ from typing import Any, Literal
 
 from filelock import FileLock, Timeout
 
+from app.web.progress import BAR
 from diamond_core import envs
 from diamond_core.config import TrainConfig
 from diamond_core.files import write_whole
@@ -34,6 +35,8 @@ MOST_SEED = 2**31 - 1
 START = "import sys; from app.cli import main; main(sys.argv[1:])"
 ASKED_TO_STOP: int = getattr(signal, "CTRL_BREAK_EVENT", signal.SIGTERM)
 """On Windows, which has the break key, SIGTERM ends a process at once, unsaved."""
+FAILED = re.compile("^diamond:|Error")
+"""The last word of a process that says why it fell."""
 FRESH = 600.0
 """Seconds since the last line of metrics within which somebody else's training may still be under way."""
 
@@ -78,6 +81,8 @@ class Status:
     """Unix time at which the process that trains now was started."""
     last_words: str
     """The last line of its log, where it failed."""
+    until: float | None = None
+    """Unix time at which it will stop, where a time was chosen."""
 
 
 class Jobs:
@@ -96,7 +101,7 @@ class Jobs:
         folder = self.runs / name
         if folder.exists():
             raise JobError(f"there is a run '{name}' already: choose another name, or resume it")
-        self._spawn(folder, arguments)
+        self._spawn(folder, arguments, order.minutes)
         return name
 
     def resume(self, name: str, minutes: float | None = None) -> None:
@@ -105,7 +110,7 @@ class Jobs:
         if status.state in ("training", "stopping"):
             raise JobError(f"{name} is being trained already")
         limit = [] if minutes is None else ["--time-limit", f"{max(minutes, 0.1) * 60:.0f}s"]
-        self._spawn(self.runs / name, ["--resume", *limit])
+        self._spawn(self.runs / name, ["--resume", *limit], minutes)
 
     def stop(self, name: str) -> None:
         """Asks a run to save everything and end. Raises JobError."""
@@ -162,7 +167,11 @@ class Jobs:
         if not is_ours:
             state = "training" if self._is_held(folder) else "unreadable" if wrong else self._ended(folder, job)
         words = last_line(self._log(folder)) if state == "failed" else wrong
-        return Status(name, config, state, is_ours, job.get("started") if is_ours else None, words)
+        if state == "failed" and not FAILED.search(words):
+            words = "it ended without saving, perhaps for want of memory: Go on takes up what was saved before"
+        started, minutes = job.get("started") if is_ours else None, job.get("minutes")
+        return Status(name, config, state, is_ours, started, words,
+                      None if started is None or minutes is None else started + 60 * minutes)
 
     def log(self, name: str, lines: int = 12) -> str:
         """The end of what a training said."""
@@ -186,7 +195,7 @@ class Jobs:
         except (OSError, ValueError):
             return {}
 
-    def _spawn(self, folder: Path, arguments: list[str]) -> None:
+    def _spawn(self, folder: Path, arguments: list[str], minutes: float | None) -> None:
         folder.parent.mkdir(parents=True, exist_ok=True)
         where = self._log(folder)
         game = arguments[arguments.index("--game") + 1] if "--game" in arguments else None
@@ -198,7 +207,7 @@ class Jobs:
                                      start_new_session=True,
                                      creationflags=getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0))
         self._children[child.pid] = child
-        job = {"pid": child.pid, "started": time.time(), "game": game}
+        job = {"pid": child.pid, "started": time.time(), "game": game, "minutes": minutes}
         deadline = time.monotonic() + 60
         while not (folder / "config.json").exists():
             if child.poll() is not None or time.monotonic() > deadline:
@@ -258,9 +267,8 @@ class Jobs:
         words = last_line(Jobs._log(folder))
         if words.startswith("finished"):
             return "finished"
-        if words.startswith("diamond:") or "Error" in words:
-            return "failed"
-        return "stopped"
+        # a bar is the last word of a process that was killed
+        return "failed" if FAILED.search(words) or BAR.match(words) else "stopped"
 
 
 def arguments_of(order: Order) -> list[str]:

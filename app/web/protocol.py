@@ -27,7 +27,9 @@ MAX_ACTIONS = 8192
 """Actions that a link may carry: nine minutes of play."""
 MAX_DRAWN = 4096
 """Characters in which it tells how they were drawn."""
-TURN = r"\d{1,4}-\d{1,2}-[12]-\d{1,3}(\.\d{1,6})?-\d{1,2}(\.\d{1,6})?"
+MAX_STEPS = 10
+"""Denoising steps a frame: everybody else waits while it is drawn."""
+TURN = r"\d{1,4}-([1-9]|10)-[12]-\d{1,3}(\.\d{1,6})?-\d{1,2}(\.\d{1,6})?"
 HEADER = struct.Struct("<cBBI")
 LENGTH = struct.Struct("<I")
 VIEW, SHEET = 0, 1
@@ -170,7 +172,7 @@ class SetKnobs(Message):
     """How frames are drawn; what is left out stays."""
 
     t: Literal["knobs"]
-    steps: Annotated[int, Field(ge=1, le=50)] | Literal["auto"] | None = None
+    steps: Annotated[int, Field(ge=1, le=MAX_STEPS)] | Literal["auto"] | None = None
     order: Literal[1, 2] | None = None
     churn: Annotated[float, Field(ge=0, le=50)] | None = None
     temperature: Annotated[float, Field(ge=0, le=10)] | None = None

@@ -9,7 +9,7 @@ from typing import Any
 from app.session.controls import Controls
 from app.session.session import Session
 from app.session.timeline import Timeline
-from app.web.protocol import MAX_ACTIONS, MAX_DRAWN
+from app.web.protocol import MAX_ACTIONS, MAX_DRAWN, MAX_STEPS
 from diamond_core.config import SamplerConfig
 
 DIGITS = "0123456789abcdefghijklmnopqrstuvwxyz"
@@ -26,6 +26,8 @@ def query_of(name: str, timeline: Timeline) -> dict[str, str]:
         raise ValueError("a link can tell a dream that was played from its start, and more came into this one, such as "
                          "reality's frames after a lost life: take a new dream (Backspace) and play, or record a tape")
     samplers = [f.sampler for f in facts if f.sampler is not None]
+    if any(s.num_steps > MAX_STEPS for s in samplers):
+        raise ValueError(f"a link tells frames of up to {MAX_STEPS} denoising steps: record a tape")
     turns = [at for at, now in enumerate(samplers) if not at or now != samplers[at - 1]]
     drawn = "_".join(f"{at}-{_told(samplers[at])}" for at in turns)
     if len(facts) > MAX_ACTIONS or len(drawn) > MAX_DRAWN:

@@ -63,7 +63,7 @@ class Announced(uvicorn.Server):
 
     def _tunnel(self) -> None:
         try:
-            url = tunnel(self._port)
+            url = tunnel(self._port, self._place.host)
         # the tunnel's own program, its download and the network fail in ways of their own; the server goes on without
         except Exception as error:
             print(f"no tunnel: {' '.join(str(error).split()) or type(error).__name__}; the links above still work",
@@ -126,10 +126,11 @@ def is_loopback(host: str) -> bool:
     return host in LOOPBACK
 
 
-def tunnel(port: int) -> str:
-    """Opens Gradio's tunnel to a port of this machine; its address. The websocket goes through it too."""
+def tunnel(port: int, host: str) -> str:
+    """Opens Gradio's tunnel to where this machine listens; its address. The websocket goes through it too."""
     import secrets
 
     from gradio.networking import setup_tunnel
 
-    return str(setup_tunnel("127.0.0.1", port, secrets.token_urlsafe(32), None, None)).rstrip("/")
+    here = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
+    return str(setup_tunnel(here, port, secrets.token_urlsafe(32), None, None)).rstrip("/")

@@ -21,8 +21,12 @@ PACKAGES = ("app", "diamond_core")
 FILES = (WEIGHTS, CARD, STARTS, "fidelity.json", "loop.webp")
 APP = '''"""The dream as a Space: everybody is a visitor here."""
 
-from app.web.serve import Place, serve
-from app.web.space import settings
+from app.cli import prepare
+
+prepare()
+
+from app.web.serve import Place, serve  # noqa: E402
+from app.web.space import settings  # noqa: E402
 
 if __name__ == "__main__":
     serve(settings(), Place("0.0.0.0", 7860))
@@ -35,26 +39,29 @@ def export_space(folder: Path, checkpoints: Sequence[str]) -> list[str]:
     """Writes the folder; the titles of the dreams in it. Raises CheckpointError, ValueError."""
     if folder.exists() and any(folder.iterdir()):
         raise ValueError(f"{folder} is not empty: choose another folder or remove it first")
-    found = [find(name) for name in checkpoints]
-    titles = []
-    for path in found:
+    found: dict[str, Path] = {}
+    for path in map(find, checkpoints):
         card = read_card(path)
         if not (path / STARTS).is_file():
             raise CheckpointError(f"{path} carries no starting frames to dream from")
         name = card.game.replace(":", "-") if path.name.startswith("epoch_") else path.name
+        if name in found:
+            raise ValueError(f"{found[name]} and {path} would both be called {name}: export one of them to a folder of "
+                             "another name first")
+        found[name] = path
+    for name, path in found.items():
         target = folder / "checkpoints" / name
         target.mkdir(parents=True)
         for file in FILES:
             if (path / file).is_file():
                 shutil.copyfile(path / file, target / file)
-        titles.append(name)
     for package in PACKAGES:
         shutil.copytree(ROOT / package, folder / package, ignore=shutil.ignore_patterns("__pycache__", "desktop"))
     shutil.copyfile(ROOT / "LICENSE", folder / "LICENSE")
     (folder / "space.py").write_text(APP, encoding="utf-8")
     (folder / "requirements.txt").write_text("\n".join(requirements()) + "\n", encoding="utf-8")
-    (folder / "README.md").write_text(card_of(titles), encoding="utf-8")
-    return titles
+    (folder / "README.md").write_text(card_of(list(found)), encoding="utf-8")
+    return list(found)
 
 
 def settings() -> object:

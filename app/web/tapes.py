@@ -147,9 +147,9 @@ class Tapes:
         found = [r for path in self.folder.glob("*.json") if (r := self._read(path))] if self.folder.is_dir() else []
         return sorted(found, key=lambda r: r.made, reverse=True)
 
-    def of_game(self, game: str) -> list[Recording]:
-        """Those in which a game was played."""
-        return [r for r in self.all() if r.game == game]
+    def own(self, game: str) -> list[Recording]:
+        """The owner's, in which a game was played."""
+        return [r for r in self.all() if r.game == game and not r.by_visitor]
 
     def get(self, name: str) -> Recording:
         """One by its name. Raises TapesError."""
@@ -170,6 +170,9 @@ class Tapes:
             with self._rendering:
                 if not path.is_file():
                     self._render(self.get(name), path)
+                    if not self._path(name, "json").is_file():
+                        path.unlink(missing_ok=True)
+                        raise TapesError("this tape was deleted meanwhile")
         return path
 
     def place(self, name: str, ending: str) -> Path:

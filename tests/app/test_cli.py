@@ -194,6 +194,12 @@ def test_several_processes_are_refused_before_they_start(capsys, tmp_path, proce
     assert words in fails(capsys, *args) and not (tmp_path / "x").exists()
 
 
+def test_a_remark_is_no_argument(capsys):
+    """The shell of macOS hands it over."""
+    main(["games", "#", "the", "list"])
+    assert "Pong" in capsys.readouterr().out
+
+
 def test_one_process_is_this_one(capsys, tmp_path):
     args = ["--game", "toy", "--preset", "tiny", "--run", str(tmp_path / "x"), "--processes", "1", "--time-limit", "0"]
     main(["train", *args])

@@ -1,6 +1,7 @@
 // The way to the server: events as JSON, pictures as packets, and patience when the connection is lost.
 
 const GRACE = 60, HELLO = 1, SILENCE = 30000;
+const DAYS = 1e9; // milliseconds: a page that is open for longer begins to count anew
 
 export const base = new URL("..", import.meta.url);
 
@@ -71,7 +72,7 @@ export class Link {
       this.socket.onopen = this.socket.onmessage = this.socket.onclose = null;
       this.socket.close();
       this.ended({ code: 1006 });
-    } else if (this.send("ping", { n: Math.round(now) })) this.asked ??= now;
+    } else if (this.send("ping", { n: Math.round(now) % DAYS })) this.asked ??= now;
   }
 
   async take(data, socket) {
@@ -79,7 +80,7 @@ export class Link {
       const { t, ...fields } = JSON.parse(data);
       if (t === "opened") this.secret = fields.secret ?? null;
       if (t === "hello" || t === "opened") this.lostAt = null;
-      if (t === "pong") this.on("ping", { ms: performance.now() - fields.n });
+      if (t === "pong") this.on("ping", { ms: (performance.now() - fields.n) % DAYS });
       else this.on(t, fields);
       return;
     }

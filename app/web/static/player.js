@@ -424,7 +424,7 @@ class DreamPlayer extends HTMLElement {
     const acts = {
       leave: () => this.leave(), pause: () => this.send("pause", { on: !view.paused }), step: () => this.send("step"),
       rewind: () => this.view && this.rewind(this.timeline.clamped(view.moment - 15), true),
-      fork: () => { this.asking = this.send("fork"); },
+      fork: () => { this.asking = this.send("fork") && !view.awake; },
       moon: () => this.send(view.awake ? "sleep" : "wake"), record: () => this.send("record", { on: view.tape === null }),
       more: () => this.drawer.toggle(), reset: () => this.drawer.reset(), denoise: () => this.send("denoise"),
       resync: () => this.send("resync"), link: () => this.send("link"),

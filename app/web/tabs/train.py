@@ -97,7 +97,7 @@ CONFIRM = "(run) => { if (!confirm(`Delete ${run}, its moments and its data?`)) 
 
 def sources(house: House, game: str) -> list[tuple[str, str]]:
     """What a game can be learned from: (words, value)."""
-    own = [(OWN_PLAY, OWN_PLAY)] if house.tapes.of_game(game) else []
+    own = [(OWN_PLAY, OWN_PLAY)] if house.tapes.own(game) else []
     return [(NEW_PLAY, NEW_PLAY), *own, *((f"{folder.name} ({words})", folder.name)
                                           for folder, words in house.datasets(game))]
 
@@ -165,6 +165,8 @@ def headline(s: Status, p: Progress, words: str) -> str:
     left = p.left
     if s.state == "training" and s.started is not None:
         left = f"{clock(time.time() - s.started)} so far" + (f", {left}" if left else "")
+        if s.until is not None:
+            left += f", stops in {clock(max(0, s.until - time.time()))}"
     place = (now_of(words) or p.words) if s.state == "training" else p.words
     facts = [place, f"{p.steps:,} steps of play" if p.steps else "", left if s.state == "training" else ""]
     line = " · ".join(fact for fact in facts if fact)

@@ -269,6 +269,10 @@ def test_a_pad_plays_and_commands(window):
     assert hear(axis, axis=x, value=30000) == [Heard("press", "RIGHT")], "a new pad begins anew"
 
 
+def test_a_pad_that_is_gone_before_it_is_heard_of_is_no_pad(window):
+    assert Gamepads().hear(Event(pygame.JOYDEVICEADDED, device_index=99)) == []
+
+
 # the picker
 
 def entry(name, size=(64, 64)):

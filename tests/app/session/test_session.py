@@ -114,6 +114,15 @@ def test_the_timeline_knows_every_value(session: Session):
         assert all(torch.equal(x, y) for x, y in zip(kept.tensors().values(), value.tensors().values(), strict=True))
 
 
+def test_who_wakes_up_over_a_fan_and_takes_a_branch_sees_the_dream(session: Session):
+    fan = session.fan_out(0.2)
+    session.wake_up()
+    session.fan = fan
+    view = session.take_branch(3)
+    assert not view.awake and view.show == "dream"
+    np.testing.assert_array_equal(view.frame, fan.frames[3, -1])
+
+
 def test_a_branch_taken_is_what_the_thumbnails_showed(session: Session):
     play(session, "uu")
     trail = session.real.trail().actions

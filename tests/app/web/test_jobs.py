@@ -74,15 +74,17 @@ def begun(runs: Path, name: str, **job: object) -> Run:
 def test_what_became_of_a_run(tmp_path: Path):
     jobs = Jobs(tmp_path)
     for name, words, state in (("a", "stopped and saved in epoch 1", "stopped"), ("b", "finished in 3s", "finished"),
-                               ("c", "diamond: no space left on the disk", "failed"), ("d", "", "stopped")):
+                               ("c", "diamond: no space left on the disk", "failed"), ("d", "", "stopped"),
+                               ("e", "epoch 1/3 denoiser   ███    33/128,   1h02m left", "failed")):
         begun(tmp_path, name, pid=2**22 + 1)
         (tmp_path / name / LOG).write_text(f"epoch 1/3\r{words}\n")
         assert jobs.status(name).state == state
     assert jobs.status("c").last_words == "diamond: no space left on the disk"
+    assert "without saving" in jobs.status("e").last_words, "what is killed says nothing"
     with pytest.raises(JobError, match="not being trained"):
         jobs.stop("a")
     jobs.delete("a")
-    assert sorted(jobs.names()) == ["b", "c", "d"] and not (tmp_path / "a").exists()
+    assert sorted(jobs.names()) == ["b", "c", "d", "e"] and not (tmp_path / "a").exists()
 
 
 def test_a_run_of_another_version_is_named_and_hides_no_other(tmp_path: Path):

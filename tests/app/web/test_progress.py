@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+import time
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from xml.etree import ElementTree
@@ -11,7 +13,9 @@ from xml.etree import ElementTree
 import pytest
 
 from app.web.charts import Curve, apart, chart, number, thinned
-from app.web.progress import last_epoch, now_of, progress_of, read_metrics
+from app.web.jobs import Status
+from app.web.progress import Progress, last_epoch, now_of, progress_of, read_metrics
+from app.web.tabs.train import headline
 from diamond_core.presets import paper, playground, tiny
 from diamond_core.training.progress import Bar, Pace
 
@@ -117,3 +121,10 @@ def test_labels_stay_apart_and_inside():
 def test_short_numbers():
     assert [number(x) for x in (12, 12.0, 0.01234, 12345, -20.7)] == ["12", "12", "0.0123", "12k", "-20.7"]
     assert json.dumps(number(1e9)) == '"1000000k"'
+
+
+def test_a_training_says_when_it_will_stop():
+    now = time.time()
+    status = Status("r", tiny("toy"), "training", True, now - 60, "", now + 90)
+    assert "1m00s so far, stops in 1m30s" in headline(status, Progress(), "")
+    assert "stops" not in headline(replace(status, until=None), Progress(), "")

@@ -51,6 +51,7 @@ def test_the_knobs_of_a_shipped_world_can_be_set_again(world: Path):
     '{"t":"press","key":"left"}', '{"t":"press","key":"left","n":-1}', '{"t":"press","key":"left","n":1.5}',
     '{"t":"press","key":"left","n":true}', '{"t":"press","key":"left","n":"1"}', '{"t":"press","key":"LEFT ","n":1}',
     '{"t":"press","key":"' + "a" * 13 + '","n":1}', '{"t":"speed","x":NaN}', '{"t":"speed","x":1e999}',
+    '{"t":"knobs","steps":11}', '{"t":"open","game":"Pong","actions":"0","drawn":"0-50-2-0-1"}',
     '{"t":"speed","x":0}', '{"t":"speed","x":"1"}', '{"t":"open","game":"../../etc/passwd"}',
     '{"t":"open","game":".."}', '{"t":"open","game":".Pong"}', '{"t":"open","game":"a\\\\b"}',
     '{"t":"open","game":"a\\nb"}', '{"t":"open","game":"Pong\\n"}', '{"t":"open","game":"a\\u202eb"}',

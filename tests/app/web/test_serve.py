@@ -47,7 +47,7 @@ def test_the_next_port_is_taken_where_none_was_asked_for(monkeypatch: pytest.Mon
 
 
 def test_without_a_network_there_is_no_tunnel_and_the_server_goes_on(monkeypatch: pytest.MonkeyPatch, capsys):
-    def fails(port: int) -> str:
+    def fails(port: int, host: str) -> str:
         raise RuntimeError("no\nnetwork")
 
     monkeypatch.setattr(serve, "tunnel", fails)
@@ -55,7 +55,7 @@ def test_without_a_network_there_is_no_tunnel_and_the_server_goes_on(monkeypatch
     server._access, server._place, server._port = Access(), Place(share=True), 1
     server._tunnel()
     assert capsys.readouterr().err == "no tunnel: no network; the links above still work\n"
-    monkeypatch.setattr(serve, "tunnel", lambda port: "https://x.example")
+    monkeypatch.setattr(serve, "tunnel", lambda port, host: "https://x.example")
     server._tunnel()
     assert capsys.readouterr().out == f"for everybody who has this link: https://x.example/?token={server._access.visitor}\n"
 
@@ -180,3 +180,10 @@ def test_the_door(beyond: Settings):
         client.post("/login", data={"user": "ann", "password": "guess"})
     late = client.post("/login", data={"user": "ann", "password": "sesame street"})
     assert late.status_code == 429 and "Too many" in late.text and "not right" not in late.text
+
+
+@pytest.mark.parametrize(("host", "end"), [("0.0.0.0", "127.0.0.1"), ("::", "::1"), ("192.0.2.2", "192.0.2.2")])
+def test_a_tunnel_leads_to_where_the_server_listens(monkeypatch: pytest.MonkeyPatch, host: str, end: str):
+    networking = pytest.importorskip("gradio.networking")
+    monkeypatch.setattr(networking, "setup_tunnel", lambda host, port, *_: f"https://{host}-{port}/")
+    assert serve.tunnel(7860, host) == f"https://{end}-7860"

@@ -9,6 +9,7 @@ import threading
 import time
 import urllib.request
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -17,6 +18,7 @@ from PIL import Image
 from websockets.exceptions import ConnectionClosed
 
 from app.session.session import Session
+from app.web.dreaming import Dreaming
 from app.web.lobby import IDLE, REPLACED
 from app.web.retold import DIGITS
 from tests.app.web.conftest import NAMES, Server
@@ -256,6 +258,13 @@ def test_what_cannot_be_is_said_and_nothing_breaks(server: Server):
         assert "reality" in page.view(lambda v: "reality" in v["note"])["note"]
         page.send("branch", action=1)
         assert "fan" in page.until("note")["text"]
+
+
+@pytest.mark.parametrize("wish", [Dreaming._fork, Dreaming._denoise])
+def test_who_is_awake_is_told_to_fall_asleep_first(wish):
+    """What the dream was when it was left is no future of what is seen."""
+    with pytest.raises(ValueError, match="you are awake: fall asleep to see"):
+        wish(SimpleNamespace(session=SimpleNamespace(awake=True)))
 
 
 @pytest.mark.parametrize("nth", [0, 1])

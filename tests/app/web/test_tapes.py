@@ -291,6 +291,58 @@ def test_real_play_is_learned_from(tmp_path: Path, pong_tape: Tape):
     assert sorted(p.name for p in (tmp_path / "data").iterdir()) == sorted([path.name, more.name])
 
 
+def test_only_the_owners_play_of_this_games_actions_is_learned_from(tmp_path: Path, pong_tape: Tape):
+    tapes = Tapes(tmp_path / "tapes")
+    tapes.keep(pong_tape, [], "a visitor's", by_visitor=True)
+    with pytest.raises(ValueError, match="none of your tapes"):
+        play_of(tapes, "Pong", tmp_path / "data")
+    tapes.keep(pong_tape, [], "mine", by_visitor=False)
+    names = tuple(f"A{i}" for i in range(18))
+    other = replace(pong_tape, origin=replace(pong_tape.origin, action_names=names))
+    tapes.keep(other, [], "of a world with all actions", by_visitor=False)
+    assert Dataset.open(play_of(tapes, "Pong", tmp_path / "data")).num_steps == len(pong_tape)
+
+
+def test_a_film_of_a_tape_that_is_deleted_meanwhile_does_not_stay(tmp_path: Path, tape: Tape, monkeypatch):
+    tapes = Tapes(tmp_path / "tapes")
+    name = tapes.keep(tape, seen(6, False), "x", by_visitor=False).id
+
+    def late(recording, path):
+        path.write_bytes(b"film")
+        tapes.delete(name)
+        path.write_bytes(b"film")  # as a film does that is written whole, in the end
+
+    monkeypatch.setattr(tapes, "_render", late)
+    with pytest.raises(TapesError, match="deleted meanwhile"):
+        tapes.file(name, "mp4")
+    assert not list(tapes.folder.iterdir())
+
+
+def test_a_space_sets_what_torch_must_find_first(tmp_path: Path, shelf: Path):
+    folder = tmp_path / "space"
+    export_space(folder, [str(shelf / "small")])
+    code = ("import os, sys\n"
+            "class Late:\n"
+            "    def find_spec(self, name, *_):\n"
+            "        assert name != 'torch' or 'MKL_CBWR' in os.environ and 'OMP_WAIT_POLICY' in os.environ\n"
+            "sys.meta_path.insert(0, Late())\n"
+            "exec(open('space.py').read(), {'__name__': 'space'})\n"
+            "assert 'torch' in sys.modules\n")
+    set_there = ("PYTHONPATH", "MKL_CBWR", "OMP_WAIT_POLICY")
+    environment = {name: x for name, x in os.environ.items() if name not in set_there}
+    done = subprocess.run([sys.executable, "-c", code], cwd=folder, env=environment, capture_output=True, text=True,
+                          timeout=120)
+    assert done.returncode == 0, done.stderr
+
+
+def test_two_moments_of_one_game_are_refused_before_a_space_is_written(tmp_path: Path, shelf: Path):
+    for run in ("a", "b"):
+        shutil.copytree(shelf / "small", tmp_path / run / "epoch_0001")
+    with pytest.raises(ValueError, match="would both be called toy"):
+        export_space(tmp_path / "space", [str(tmp_path / run / "epoch_0001") for run in ("a", "b")])
+    assert not (tmp_path / "space").exists()
+
+
 def test_a_space_is_a_folder_that_runs(tmp_path: Path, shelf: Path):
     folder = tmp_path / "space"
     assert export_space(folder, [str(shelf / "small")]) == ["small"]
