@@ -8,7 +8,7 @@ import io
 import os
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -108,6 +108,12 @@ def quota(root: Path = Path("/sys/fs/cgroup")) -> int | None:
         return None
     cores = max(1, -(-int(used) // int(period)))
     return cores if cores < (os.cpu_count() or 1) else None
+
+
+def spread(paths: Iterable[Path]) -> list[Path]:
+    """Each path, and for `*.tape` what it stands for: Windows leaves that to the program."""
+    found = ((path, sorted(path.parent.glob(path.name)) if "*" in path.name else []) for path in paths)
+    return [p for path, those in found for p in those or [path]]
 
 
 def new_file(path: Path) -> Path:

@@ -12,7 +12,7 @@ from typing import Any
 
 from tyro.conf import Positional
 
-from app.cli import at_least, is_seed, new_file, new_files, parse
+from app.cli import at_least, is_seed, new_file, new_files, parse, spread
 
 
 @contextmanager
@@ -105,7 +105,7 @@ def aggregate(args: list[str]) -> None:
     from diamond_core.evaluation import read_scores
 
     out = c.out and new_file(c.out)
-    numbers = over_games(read_scores(c.files)).to_json()
+    numbers = over_games(read_scores(spread(c.files))).to_json()
     print(f"{numbers['games']} games, {numbers['runs']} runs, human-normalised:")
     for name in ("mean", "median", "iqm", "optimality_gap"):
         e = numbers[name]

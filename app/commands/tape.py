@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import shlex
 import sys
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from tyro.conf import Positional, arg
 
-from app.cli import parse
+from app.cli import parse, spread
 from app.commands.data import alone_in, of_size, require_room
 
 if TYPE_CHECKING:
@@ -168,7 +169,7 @@ def tapes(args: list[str]) -> None:
     from app.session.tapefile import load_tape
     from diamond_core.replay import Dataset, DatasetInfo
 
-    files = tape_files(c.tapes)
+    files = tape_files(spread(c.tapes))
     require_room(c.out, c.append)
     # the same play may lie there as a tape and as a film of it
     plays = {tape.hashes.tobytes(): (file, tape) for file, tape in ((file, load_tape(file)) for file in files)}
@@ -204,7 +205,7 @@ def episodes_of(c: Tapes, tape: Tape) -> list[Episode]:
     return tape.episodes(c.world, world, life_loss_ends=c.life_loss_ends, engines=engines)
 
 
-def tape_files(sources: tuple[Path, ...]) -> list[Path]:
+def tape_files(sources: Sequence[Path]) -> list[Path]:
     """All tapes that are meant. Raises ValueError where there is none."""
     from app.session.tapefile import ENDING, extract
 

@@ -13,7 +13,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from app.cli import main, quota
+from app.cli import main, quota, spread
 from app.commands.data import alone_in, players
 from app.commands.evaluate import shown
 from app.commands.train import say_if_idle, seconds
@@ -198,6 +198,13 @@ def test_a_remark_is_no_argument(capsys):
     """The shell of macOS hands it over."""
     main(["games", "#", "the", "list"])
     assert "Pong" in capsys.readouterr().out
+
+
+def test_a_star_stands_for_files_where_the_shell_leaves_it(tmp_path):
+    for name in ("b.tape", "a.tape", "a.mp4"):
+        (tmp_path / name).touch()
+    files = spread([tmp_path / "*.tape", tmp_path / "a.mp4", tmp_path / "*.none"])
+    assert [file.name for file in files] == ["a.tape", "b.tape", "a.mp4", "*.none"]
 
 
 def test_one_process_is_this_one(capsys, tmp_path):
