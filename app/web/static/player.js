@@ -141,6 +141,7 @@ class DreamPlayer extends HTMLElement {
   on_view(view, pictures) {
     // what was pressed while time stood still waited for time, not for a picture
     if (this.view?.paused) this.keys.forget();
+    const said = this.view?.note;
     this.view = view;
     this.veil(null);
     this.root.classList.remove("blank");
@@ -153,7 +154,7 @@ class DreamPlayer extends HTMLElement {
     if (view.echo !== null) this.measured(this.keys.way(view.echo));
     this.number(view);
     this.patience(view);
-    if (view.note) this.say(view.note);
+    if (view.note && view.note !== said) this.say(view.note); // the answer to a wish may have come meanwhile
     this.root.classList.toggle("awake", view.awake);
     this.root.classList.toggle("paused", view.paused);
     this.root.classList.toggle("recording", view.tape !== null);

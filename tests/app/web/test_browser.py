@@ -249,6 +249,10 @@ def test_a_word_is_said_once(page, url: str):
     when(page, "v.awake")
     when(page, f"v.moment > {view(page, 'moment') + 8}")
     assert len(page.evaluate("window.said")) == len(set(page.evaluate("window.said"))) > 0
+    page.keyboard.press("f")
+    page.wait_for_selector("dream-player .note:has-text('fall asleep to see what the dream would bring')")
+    when(page, f"v.moment > {view(page, 'moment') + 8}")
+    assert "fall asleep to see" in page.locator("dream-player .note").inner_text(), "the word before does not come back"
 
 
 def test_a_second_link_in_the_same_tab_is_opened(page, url: str):
