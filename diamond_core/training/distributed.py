@@ -72,9 +72,11 @@ def launch(command: list[str], n: int) -> int:
         for child in children:
             child.send_signal(getattr(signal, "CTRL_BREAK_EVENT", number))
 
-    # a terminal that is closed ends this process, unless under nohup, and says nothing to what it set apart
-    numbers = {signal.SIGINT, signal.SIGTERM, getattr(signal, "SIGHUP", signal.SIGTERM)}
-    before = {s: signal.signal(s, pass_on) for s in numbers if signal.getsignal(s) is not signal.SIG_IGN}
+    numbers = {signal.SIGINT, signal.SIGTERM}
+    # a terminal that is closed says nothing to what was set apart; under nohup it ends nobody
+    if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+        numbers.add(signal.SIGHUP)
+    before = {s: signal.signal(s, pass_on) for s in numbers}
     try:
         for rank in map(str, range(n)):
             children.append(subprocess.Popen(command, env=shared | {"RANK": rank, "LOCAL_RANK": rank}, **apart))

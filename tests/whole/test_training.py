@@ -489,7 +489,8 @@ def test_ctrl_c_stops_all_processes_and_loses_nothing(tmp_path):
 
 def test_a_terminal_that_is_closed_leaves_nobody_behind(tmp_path):
     code = "import os, time; open(os.environ['RANK'], 'w').write(str(os.getpid())); time.sleep(60)"
-    script = ("import sys; from diamond_core.training.distributed import launch; "
+    script = ("import signal, sys; from diamond_core.training.distributed import launch; "
+              "signal.signal(signal.SIGHUP, signal.SIG_DFL); "  # these tests may run under nohup
               f"sys.exit(launch([sys.executable, '-c', {code!r}], 2))")
     child = subprocess.Popen([sys.executable, "-c", script], cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(ROOT)})
     while not all((tmp_path / rank).exists() and (tmp_path / rank).read_text() for rank in "01"):
