@@ -29,7 +29,7 @@ HELP = """usage: diamond train --game GAME --preset paper|playground|tiny --run 
                      tiny: everything in about a minute; default playground
   --run DIR          where everything goes; the same command on an existing run goes on with it
   --resume           go on with the run in DIR as it was begun; no other option is needed, but --dataset where it
-                     was moved
+                     was moved, and --processes
   --time-limit TIME  stop cleanly after 45m, 2h, 1h30m, 90s
   --init CKPT        start from the weights of a checkpoint; which models: --initial-models denoiser reward_end
 
@@ -104,6 +104,10 @@ def learn(config: TrainConfig, run: Run, started: float, limit: float | None) ->
             report(trainer, run, finished)
         # all leave together: nobody hangs up on one who still listens
         processes.barrier()
+    except RuntimeError:
+        if processes.world_size > 1:
+            time.sleep(10)  # torch's word where another process fell: that one says why, and the launcher ends this one
+        raise
     finally:
         if lock is not None:
             lock.release()
@@ -114,14 +118,18 @@ def together(args: list[str], config: TrainConfig, n: int) -> int:
     """Runs the same command in n processes and returns the exit code. Raises ValueError for what ends them at once."""
     import torch
 
+    from diamond_core.device import find_device
     from diamond_core.envs import action_names
     from diamond_core.training.build import check
     from diamond_core.training.distributed import launch, on_cuda
 
+    if find_device(config.runtime.device).type == "mps":
+        raise ValueError("processes share batches on CPUs and CUDA's GPUs: add --runtime.device cpu")
     if on_cuda(config.runtime.device) and n > torch.cuda.device_count():
         raise ValueError(f"each process takes a GPU, and there are {torch.cuda.device_count()}: got --processes {n}")
     check(config, action_names(config.game), n)
-    return launch([sys.executable, "-m", "app.commands.train", *args], n)
+    debug = ["--debug"] if "--debug" in sys.argv else []  # taken off the arguments before a command gets them
+    return launch([sys.executable, "-m", "app.commands.train", *debug, *args], n)
 
 
 def say_if_idle(config: TrainConfig) -> None:
@@ -150,7 +158,8 @@ def report(trainer: Trainer, run: Run, finished: bool) -> None:
     took = clock(trainer.seconds)
     if not finished:
         print(f"stopped and saved in epoch {trainer.position.epoch} after {took} of training; go on with: "
-              f"diamond train --run {shlex.quote(str(run.folder))} --resume")
+              f"diamond train --run {shlex.quote(str(run.folder))} --resume"
+              f"{f' --processes {n}' if (n := trainer.processes.world_size) > 1 else ''}")
         return
     score = f", score {trainer.scores['score']:.1f} in {trainer.scores['episodes']} episodes" if trainer.scores else ""
     folder = shlex.quote(str(run.folder))

@@ -57,6 +57,7 @@ def web(args: list[str]) -> None:
     from app.web.access import Access
     from app.web.house import Settings
     from app.web.lobby import Bounds
+    from app.web.protocol import MAX_STEPS
     from app.web.serve import Place, is_loopback, serve
     from diamond_core.config import RuntimeConfig
     from diamond_core.device import resolve
@@ -66,6 +67,8 @@ def web(args: list[str]) -> None:
     resolve(RuntimeConfig(device=c.device))  # a device that is not there is told now, not to who plays
     if c.steps != "auto":
         check_num_steps(c.steps)
+        if c.steps > MAX_STEPS:
+            raise ValueError(f"the page dreams for several, with up to {MAX_STEPS} denoising steps: got {c.steps}")
 
     place = Place(c.host, c.port, c.share)
     private = is_loopback(c.host) and not c.share and c.auth is None

@@ -267,8 +267,10 @@ class Jobs:
         words = last_line(Jobs._log(folder))
         if words.startswith("finished"):
             return "finished"
-        # a bar is the last word of a process that was killed
-        return "failed" if FAILED.search(words) or BAR.match(words) else "stopped"
+        # a bar is the last word of a process that was killed, unless the run went on in a terminal
+        log, metrics = (path.stat().st_mtime if path.exists() else 0.0
+                        for path in (Jobs._log(folder), folder / "metrics.jsonl"))
+        return "failed" if FAILED.search(words) or (BAR.match(words) and metrics < log + FRESH) else "stopped"
 
 
 def arguments_of(order: Order) -> list[str]:

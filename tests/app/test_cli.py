@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
 import sys
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -172,6 +174,7 @@ def test_help_needs_no_command(capsys):
     (["evaluate", "chaos", "Pong", "--policy", "me"], "unknown policy 'me': use random"),
     (["evaluate", "chaos", "MsPacman", "--windows", "1"], "where MsPacman keeps what moves: use one of Pong"),
     (["web", "--steps", "0"], "must be 1 to 50, got 0"),
+    (["web", "--steps", "11"], "with up to 10 denoising steps: got 11"),
     (["web", "--device", "cuda:7"], "not on this machine"),
     (["web", "--host", "1.2.3.4", "--port", "7999"], "an address of this machine, see --host"),
     (["play", "nothing"], "no checkpoint 'nothing'"),
@@ -192,6 +195,21 @@ def test_what_torchrun_starts_is_the_command(tmp_path):
 def test_several_processes_are_refused_before_they_start(capsys, tmp_path, processes, words):
     args = ["train", "--game", "toy", "--preset", "tiny", "--run", tmp_path / "x", "--processes", processes]
     assert words in fails(capsys, *args) and not (tmp_path / "x").exists()
+
+
+def test_what_one_process_finds_wrong_is_one_line(tmp_path):
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "letter").write_text("x")
+    command = [sys.executable, "-m", "app.commands.train", "--game", "toy", "--preset", "tiny", "--run",
+               str(tmp_path / "full"), "--processes", "2"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 2 and "Traceback" not in done.stderr, done.stderr
+    assert done.stderr.count("diamond: ") == 1 and "is not empty" in done.stderr
+
+
+def test_remarks_in_the_readme_are_words_for_every_shell():
+    lines = re.findall(r"^    diamond .* # (.*)$", (Path(__file__).parents[2] / "README.md").read_text(), re.MULTILINE)
+    assert len(lines) > 15 and not [line for line in lines if set(line) & set(";&|()'\"`?*<>$[]")]
 
 
 def test_a_remark_is_no_argument(capsys):

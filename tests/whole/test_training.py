@@ -485,6 +485,7 @@ def test_ctrl_c_stops_all_processes_and_loses_nothing(tmp_path):
     out, err = child.communicate(timeout=60)
     assert child.returncode == 0 and "Traceback" not in err, err
     assert err.count("stopping after") == 1 and out.count("stopped and saved in epoch 1") == 1, (out, err)
+    assert out.rstrip().endswith("--resume --processes 2")
 
 
 def test_a_terminal_that_is_closed_leaves_nobody_behind(tmp_path):

@@ -81,6 +81,12 @@ def test_what_became_of_a_run(tmp_path: Path):
         assert jobs.status(name).state == state
     assert jobs.status("c").last_words == "diamond: no space left on the disk"
     assert "without saving" in jobs.status("e").last_words, "what is killed says nothing"
+    metrics = tmp_path / "e" / "metrics.jsonl"
+    metrics.write_text("{}\n")
+    assert jobs.status("e").state == "failed"
+    os.utime(metrics, (time.time() - 1800, time.time() - 1800))
+    os.utime(tmp_path / "e" / LOG, (time.time() - 3600, time.time() - 3600))
+    assert jobs.status("e").state == "stopped", "it went on in a terminal"
     with pytest.raises(JobError, match="not being trained"):
         jobs.stop("a")
     jobs.delete("a")
