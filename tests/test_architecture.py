@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import hashlib
 import subprocess
 import sys
 from pathlib import Path
@@ -91,3 +92,11 @@ def test_readme_tree_equals_the_disk():
         named |= {room + folder + word for word in rest if word.endswith(".py")}
     there = {str(p.relative_to(ROOT)) for p in SOURCES if p.name != "__init__.py"}
     assert {name for name in named if name.split("/")[0] in ("diamond_core", "app")} == there
+
+
+def test_the_hashes_that_are_told_are_those_of_the_weights():
+    folder = Path(__file__).parents[1] / "checkpoints"
+    told = (folder / "README.md").read_text()
+    for weights in sorted(folder.glob("*/weights.safetensors")):
+        line = f"{hashlib.sha256(weights.read_bytes()).hexdigest()}  checkpoints/{weights.parent.name}/{weights.name}\n"
+        assert line in told, weights
