@@ -39,6 +39,11 @@ class Runtime:
     swift: bool = False
     """Whether an agent's encoder may look in C: thrice as fast as torch's bfloat16 where there are no matrix units."""
 
+    @property
+    def records(self) -> bool:
+        """Whether training's work is recorded, and replayed by the GPU."""
+        return self.compile and self.device.type == "cuda"
+
     def autocast(self) -> AbstractContextManager[None]:
         """The precision of the networks, as a context: float32 is float32, whatever is around it."""
         if self.dtype == torch.float32:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
+from collections import OrderedDict
+from collections.abc import Callable, Hashable, Sequence
 
 import torch
 from torch import Tensor
@@ -47,3 +48,38 @@ class Recorded:
             buffer.copy_(x, non_blocking=True)
         self._graph.replay()
         return self._outputs
+
+
+class Replays:
+    """Functions that are recorded where they are first called with such tensors; for any threads."""
+
+    def __init__(self, most: int) -> None:
+        """Keeps so many recordings; each holds the memory of a whole call."""
+        self._most = most
+        self._kept: OrderedDict[Hashable, Recorded] = OrderedDict()
+        self._without: set[Hashable] = set()
+        self._lock = threading.Lock()
+
+    def __call__(self, f: Tensors, key: Hashable, *inputs: Tensor) -> Sequence[Tensor]:
+        """f(*inputs); the key tells functions apart."""
+        key = key, tuple((x.shape, x.dtype) for x in inputs)
+        with self._lock:  # a recording has one set of buffers, whoever asks
+            if key not in self._kept and not self._record(f, key, inputs):
+                return f(*inputs)
+            self._kept.move_to_end(key)
+            return [x.clone() for x in self._kept[key](*inputs)]
+
+    def _record(self, f: Tensors, key: Hashable, inputs: Sequence[Tensor]) -> bool:
+        """Whether there is one now: not while somebody else records, and not where there is no memory for it."""
+        if key in self._without or not RECORDING.acquire(blocking=False):
+            return False
+        try:
+            self._kept[key] = Recorded(f, inputs)
+        except RuntimeError:  # such as torch.OutOfMemoryError; the function itself may do with less
+            self._without.add(key)
+            return False
+        finally:
+            RECORDING.release()
+        if len(self._kept) > self._most:
+            self._kept.popitem(last=False)
+        return True

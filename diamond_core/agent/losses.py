@@ -34,7 +34,7 @@ def actor_critic_loss(rollout: Rollout, config: ReturnsConfig) -> tuple[Tensor, 
     2017, equation 7); plus the value's squared error, minus weighted entropy."""
     returns = lambda_returns(rollout.rewards, rollout.ends, rollout.truncs, rollout.bootstraps, config.gamma,
                              config.lambda_)
-    policy = Categorical(logits=rollout.logits)
+    policy = Categorical(logits=rollout.logits, validate_args=False)  # which would look at numbers
     advantages = (returns - rollout.values).detach()
     log_probs = policy.log_prob(rollout.actions)
     if config.clip:

@@ -1,12 +1,14 @@
 """Act n steps in any vector environment, then think of all of them again for the loss. Source: SPEC 5.
 
 Acting has no gradients. The loss is a function of what was played and of the network alone, so what was played can be
-learned from more than once.
+learned from more than once, and a GPU can replay how.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, fields
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -16,6 +18,7 @@ from torch.distributions import Categorical
 from diamond_core.agent.actor_critic import ActorCritic, Memory, unrolled
 from diamond_core.agent.policies import burn_in, renewed
 from diamond_core.device import Runtime
+from diamond_core.graphs import Replays
 from diamond_core.pixels import to_unit
 from diamond_core.types import Rollout, Start, Step, Taken, VectorEnv
 
@@ -55,33 +58,36 @@ def begin(actor_critic: ActorCritic, start: Start, runtime: Runtime) -> Carry:
 
 
 @torch.no_grad()
-def play(actor_critic: ActorCritic, env: VectorEnv, carry: Carry, length: int, runtime: Runtime
-         ) -> tuple[Played, Carry]:
+def play(actor_critic: ActorCritic, env: VectorEnv, carry: Carry, length: int, runtime: Runtime,
+         replays: Replays | None = None) -> tuple[Played, Carry]:
     """`length` steps without gradients; actions come from torch's generator.
 
     The value of the frame that an action led to is that of the final frame where the world was reset, else that of
     the next step.
     """
+    def think(frames: Tensor, *memory: Tensor) -> tuple[Tensor, ...]:
+        with runtime.autocast():
+            seen = actor_critic.see(to_unit(frames))
+            prediction = actor_critic.remember(seen, memory)  # type: ignore[arg-type]
+        return seen.float(), prediction.logits, prediction.values, *prediction.memory
+
+    thoughts = partial(replays, think, actor_critic) if replays else think
     frames, memory = carry
     steps = []
     for _ in range(length):
-        with runtime.autocast():
-            seen = actor_critic.see(to_unit(frames))
-            prediction = actor_critic.remember(seen, memory)
-        policy = Categorical(logits=prediction.logits)
+        seen, logits, values, *thought = thoughts(frames, *memory)
+        policy = Categorical(logits=logits)
         actions = policy.sample()
         step = on(env.step(actions), runtime)
-        memory = renewed(actor_critic, prediction.memory, step, runtime)
-        steps.append((seen.float() if actor_critic.encoder_rests else frames, actions, policy.log_prob(actions),
-                      step.rewards, step.ends, step.truncs, prediction.values,
-                      final_values(actor_critic, prediction.memory, step, runtime), *memory))
+        before = thought[0], thought[1]
+        memory = renewed(actor_critic, before, step, runtime)
+        steps.append((seen if actor_critic.encoder_rests else frames, actions, policy.log_prob(actions),
+                      step.rewards, step.ends, step.truncs, values, final_values(actor_critic, before, step, runtime),
+                      *memory))
         frames = step.frames
-    with runtime.autocast():
-        beyond = actor_critic(to_unit(frames), memory).values
+    beyond = thoughts(frames, *memory)[2]
     looks, actions, log_probs, rewards, ends, truncs, values, last_values, hx, cx = (
         torch.stack(x, dim=1) for x in zip(*steps, strict=True))
-    # older versions of torch keep copies of the weights that know no gradient, and would go on to learn with those
-    torch.clear_autocast_cache()
     next_values = torch.cat([values[:, 1:], beyond[:, None]], dim=1)
     bootstraps = torch.where(ends | truncs, last_values, next_values)
     return Played(actions, log_probs, rewards, ends, truncs, bootstraps, looks, *carry.memory, hx, cx
@@ -121,7 +127,7 @@ def on(step: Step, runtime: Runtime) -> Step:
 
 
 class Rollouts:
-    """An endless run of rollouts in one environment; every call goes on where the last one stopped."""
+    """An endless run of rollouts in one environment; each goes on where the last one stopped."""
 
     def __init__(self, env: VectorEnv, length: int, runtime: Runtime, passes: int = 1, parts: int = 1) -> None:
         """What was played is gone through so many times, each time in so many parts of the worlds."""
@@ -129,6 +135,7 @@ class Rollouts:
         self.length = length
         self.runtime = runtime
         self.passes, self.parts = passes, parts
+        self._replays = Replays(1) if runtime.records else None
         self._carry: Carry | None = None
         self._played: Played | None = None
         self._left: list[Tensor] = []
@@ -138,19 +145,23 @@ class Rollouts:
         """Resets the environment and the memory."""
         self._carry = begin(actor_critic, self.env.reset(seed), self.runtime)
 
-    def next(self, actor_critic: ActorCritic) -> Rollout:
-        """The next part of what was played, with gradients; where none is left, after the next `length` steps."""
+    def next(self, actor_critic: ActorCritic) -> Played:
+        """The next part of what was played; where none is left, after the next `length` steps."""
         if self._carry is None:
             raise RuntimeError("begin() comes before next()")
         if not self._left:
-            self._played, self._carry = play(actor_critic, self.env, self._carry, self.length, self.runtime)
+            self._played, self._carry = play(actor_critic, self.env, self._carry, self.length, self.runtime,
+                                             self._replays)
             worlds = self.env.num_envs
             order = [torch.randperm(worlds) if self.parts > 1 else torch.arange(worlds) for _ in range(self.passes)]
             self._left = [part for worlds in order for part in worlds.tensor_split(self.parts)]
         assert self._played is not None
-        part = self._left.pop(0).to(self.runtime.device)
-        with self.runtime.autocast():
-            return thought_of(actor_critic, self._played.of(part))
+        return self._played.of(self._left.pop(0).to(self.runtime.device))
+
+    def stream(self, actor_critic: ActorCritic) -> Iterator[Played]:
+        """`next` without an end."""
+        while True:
+            yield self.next(actor_critic)
 
     def state_dict(self) -> dict[str, Any]:
         """The environment's state, the memory, and what is still to be learned from."""

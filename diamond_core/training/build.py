@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from diamond_core.agent.actor_critic import ActorCritic
 from diamond_core.agent.losses import actor_critic_loss
 from diamond_core.agent.policies import STICKY, AgentPolicy, RandomPolicy
-from diamond_core.agent.rollout import Rollouts
+from diamond_core.agent.rollout import Rollouts, thought_of
 from diamond_core.agent.scripted import RULES, ScriptedPolicy, mixed_play
 from diamond_core.config import CollectionConfig, TrainConfig
 from diamond_core.device import Runtime
@@ -184,9 +184,12 @@ def learners_of(config: TrainConfig, names: list[str], runtime: Runtime, world_s
     losses: dict[str, Loss] = {
         "denoiser": lambda model, batch: denoising_loss(model, batch, config.denoising),  # type: ignore[arg-type]
         "reward_end": lambda model, batch: reward_end_loss(model, batch),  # type: ignore[arg-type]
-        "actor_critic": lambda model, rollouts: actor_critic_loss(rollouts.next(model), config.returns)}
+        "actor_critic": lambda model, played: actor_critic_loss(
+            thought_of(model, played), config.returns)}  # type: ignore[arg-type]
+    # what is recorded is of one size
+    uneven = {"actor_critic"} if config.actor_critic.batch_size % config.actor_critic.parts else {}
     learners = {name: Learner(getattr(agent, name), losses[name], getattr(config, name), runtime, world_size,
-                              has_still_loss=name != "actor_critic")
+                              has_still_loss=name not in uneven)
                 for name in MODELS}
     if config.sight.first_updates:
         sight = runtime.place(Sight(agent.actor_critic, RULES[config.game]))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import sys
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -53,7 +54,7 @@ class Learner:
         on_cuda = runtime.device.type == "cuda"
         self.optimizer = torch.optim.AdamW(decay_groups(model, config.weight_decay), lr=config.learning_rate,
                                            eps=config.epsilon, fused=on_cuda or None)
-        self._records = has_still_loss and on_cuda and runtime.compile and world_size == config.accumulation == 1
+        self._records = has_still_loss and runtime.records and world_size == config.accumulation == 1
         self._recorded: Recorded | None = None
         self._names: list[str] = []
         # placed again: a copied LSTM on a GPU would gather its weights anew at every call
@@ -106,7 +107,13 @@ class Learner:
             return list(record.values())
 
         if self._recorded is None:
-            self._recorded = Recorded(gradients, inputs)
+            try:
+                self._recorded = Recorded(gradients, inputs)
+            except RuntimeError as error:  # such as torch.OutOfMemoryError
+                print(f"updates go on without a recording: {str(error).splitlines()[0]}", file=sys.stderr)
+                self._records = False
+                self.optimizer.zero_grad(set_to_none=True)
+                return self._accumulate(batch)
         numbers = self._recorded(*inputs)
         return dict(zip(self._names, numbers, strict=True))
 

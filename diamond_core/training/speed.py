@@ -46,14 +46,14 @@ def updates(config: TrainConfig, names: list[str], runtime: Runtime, is_plain: b
     rollouts = rollouts_of(config, env, runtime)
     rollouts.begin(learners["actor_critic"].model, 0)  # type: ignore[arg-type]
     lengths = {"denoiser": config.segment_length, "reward_end": config.reward_segment}
-    batches: dict[str, Any] = {
-        name: made_up(config, names, getattr(config, name).batch_size, length).map(lambda x: x.to(runtime.device))
-        for name, length in lengths.items()}
-    batches["actor_critic"] = rollouts
+    batches: dict[str, Iterator[Any]] = {
+        name: endless(made_up(config, names, getattr(config, name).batch_size, length).map(
+            lambda x: x.to(runtime.device))) for name, length in lengths.items()}
+    batches["actor_critic"] = rollouts.stream(learners["actor_critic"].model)  # type: ignore[arg-type]
 
     def update(name: str) -> object:
         keep_memory(not is_plain)
-        return learners[name].update(endless(batches[name]))
+        return learners[name].update(batches[name])
 
     return {name: lambda name=name: update(name) for name in learners}  # type: ignore[misc]
 

@@ -214,8 +214,8 @@ class Trainer:
             self.rollouts = rollouts_of(self.config, self._practice_env(), self.runtime)
             seed = self._seed("practice", self.position.epoch)
             self.rollouts.begin(self.learners["actor_critic"].model, seed)  # type: ignore[arg-type]
-        rollouts = self.rollouts
-        self._updating("actor_critic", iter(lambda: rollouts, None))
+        model = self.learners["actor_critic"].model
+        self._updating("actor_critic", self.rollouts.stream(model))  # type: ignore[arg-type]
         if not self.config.model_free:
             # next epoch dreams with newer weights and newer data
             self.rollouts = None

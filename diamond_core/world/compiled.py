@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import copy
-import threading
-from collections import OrderedDict
 from collections.abc import Hashable, Sequence
 
 import torch
 from torch import Tensor, nn
 
 from diamond_core.device import Runtime
-from diamond_core.graphs import RECORDING, Recorded, Tensors
+from diamond_core.graphs import Replays, Tensors
 from diamond_core.world.denoiser import Denoiser
 from diamond_core.world.engine import Body, BodyModel, HoistedEngine, Judge, Judgement, JudgeModel
 from diamond_core.world.reward_end import RewardEndModel
 
 NUM_GRAPHS = 24
-"""Recordings that an engine keeps; each holds the memory of a whole step."""
+"""Recordings that an engine keeps."""
 RECOMPILATIONS = 64
 """Behind so many torch's compiler gives up. Each world with another number of actions needs some, and its own limit, 8,
 is that of a process."""
@@ -42,33 +40,11 @@ class GraphEngine(HoistedEngine):
 
     def __init__(self, denoiser: Denoiser, body: Body, judge: Judge, name: str) -> None:
         super().__init__(denoiser, body, judge, name)
-        self._graphs: OrderedDict[Hashable, Recorded] = OrderedDict()
-        self._without: set[Hashable] = set()
-        self._lock = threading.Lock()
+        self._replays = Replays(NUM_GRAPHS)
 
     def whole(self, step: Tensors, key: Hashable, *inputs: Tensor) -> Sequence[Tensor]:
         """See `Engine`."""
-        key = key, tuple((x.shape, x.dtype) for x in inputs)
-        with self._lock:  # a recording has one set of buffers, whoever asks
-            if key not in self._graphs and not self._record(step, key, inputs):
-                return step(*inputs)
-            self._graphs.move_to_end(key)
-            return [x.clone() for x in self._graphs[key](*inputs)]
-
-    def _record(self, step: Tensors, key: Hashable, inputs: Sequence[Tensor]) -> bool:
-        """Whether there is one now: not while somebody else records, and not where there is no memory for it."""
-        if key in self._without or not RECORDING.acquire(blocking=False):
-            return False
-        try:
-            self._graphs[key] = Recorded(step, inputs)
-        except RuntimeError:  # such as torch.OutOfMemoryError; the step itself may do with less
-            self._without.add(key)
-            return False
-        finally:
-            RECORDING.release()
-        if len(self._graphs) > NUM_GRAPHS:
-            self._graphs.popitem(last=False)
-        return True
+        return self._replays(step, key, *inputs)
 
 
 class CompiledNetwork:

@@ -10,7 +10,7 @@ import torch
 from diamond_core.agent.actor_critic import ActorCritic
 from diamond_core.agent.losses import actor_critic_loss, lambda_returns
 from diamond_core.agent.policies import LEAN_STEPS, AgentPolicy, RandomPolicy
-from diamond_core.agent.rollout import Rollouts
+from diamond_core.agent.rollout import Rollouts, thought_of
 from diamond_core.config import ActorCriticConfig, ReturnsConfig
 from diamond_core.device import resolve
 from diamond_core.envs import make_env
@@ -68,21 +68,22 @@ def test_rollout_shapes_gradients_and_carry(actor_critic):
     rollouts = Rollouts(env, 7, resolve(EXACT))
     rollouts.begin(actor_critic, seed=0)
     torch.manual_seed(0)
-    record = rollouts.next(actor_critic)
+    record = thought_of(actor_critic, rollouts.next(actor_critic))
     assert record.logits.shape == (4, 7, 3) and record.values.shape == record.bootstraps.shape == (4, 7)
     assert record.values.requires_grad and not record.bootstraps.requires_grad
     loss, numbers = actor_critic_loss(record, ReturnsConfig())
     loss.backward()
     assert all(p.grad is not None and p.grad.isfinite().all() for p in actor_critic.parameters())
     assert {"loss", "entropy"} <= numbers.keys()
-    rollouts.next(actor_critic).logits.sum().backward()  # the carry holds no graph of the first rollout
+    # the carry holds no graph of the first rollout
+    thought_of(actor_critic, rollouts.next(actor_critic)).logits.sum().backward()
 
 
 def test_bootstraps_are_the_values_that_follow(actor_critic):
     env = make_env("toy", 3, image_size=(16, 16))
     rollouts = Rollouts(env, 40, resolve(EXACT))
     rollouts.begin(actor_critic, seed=0)
-    record = rollouts.next(actor_critic)
+    record = thought_of(actor_critic, rollouts.next(actor_critic))
     going_on = ~(record.ends | record.truncs)[:, :-1]
     assert not going_on.all(), "the toy game should have ended somewhere"
     torch.testing.assert_close(record.bootstraps[:, :-1][going_on], record.values.detach()[:, 1:][going_on])
@@ -111,14 +112,14 @@ def test_what_is_over_is_worth_its_final_frame(actor_critic, cut):
     env = Noted(make_env("toy", 3, image_size=(16, 16)), cut)
     rollouts = Rollouts(env, 40, resolve(EXACT))
     rollouts.begin(actor_critic, seed=0)
-    record, played = rollouts.next(actor_critic), rollouts._played
-    done = (record.ends | record.truncs).nonzero().tolist()
-    assert len(done) > 3 and record.truncs.any().item() is cut
+    played = rollouts.next(actor_critic)
+    done = (played.ends | played.truncs).nonzero().tolist()
+    assert len(done) > 3 and played.truncs.any().item() is cut
     for i, t in done:
         memory = (played.later_hx[i:i + 1, t - 1], played.later_cx[i:i + 1, t - 1])
         after = actor_critic(to_unit(played.looks[i:i + 1, t]), memory).memory
         expected = actor_critic(to_unit(env.steps[t].final_frames[i:i + 1]), after).values
-        torch.testing.assert_close(record.bootstraps[i, t], expected[0].detach())
+        torch.testing.assert_close(played.bootstraps[i, t], expected[0].detach())
 
 
 def test_an_episode_ends_with_its_final_frame(tmp_path):
@@ -156,7 +157,7 @@ def test_thinking_again_is_what_was_thought_step_by_step(actor_critic, encoder_r
     env = make_env("toy", 3, image_size=(16, 16))
     rollouts = Rollouts(env, 40, resolve(EXACT))
     rollouts.begin(actor_critic, seed=0)
-    record = rollouts.next(actor_critic)
+    record = thought_of(actor_critic, rollouts.next(actor_critic))
     assert (record.ends | record.truncs).any(), "nothing was renewed"
     thought = torch.distributions.Categorical(logits=record.logits).log_prob(record.actions)
     torch.testing.assert_close(thought, record.log_probs, atol=1e-5, rtol=1e-5)
@@ -187,7 +188,7 @@ def test_a_rollout_is_gone_through_in_parts_and_several_times_also_after_a_stop(
 def test_the_clipped_loss_begins_as_the_plain_one_and_lets_go_of_what_has_moved_far(actor_critic):
     rollouts = Rollouts(make_env("toy", 4, image_size=(16, 16)), 12, resolve(EXACT))
     rollouts.begin(actor_critic, seed=0)
-    record = rollouts.next(actor_critic)
+    record = thought_of(actor_critic, rollouts.next(actor_critic))
     record = replace(record, values=record.values.detach())
 
     def gradient(config, old=record.log_probs):

@@ -17,7 +17,6 @@ from diamond_core.envs import make_env
 from diamond_core.presets import tiny
 from diamond_core.training.build import learners_of
 from diamond_core.training.learner import Learner, decay_groups
-from diamond_core.training.speed import endless
 from diamond_core.types import Batch
 from tests.conftest import EXACT
 
@@ -142,10 +141,11 @@ def test_in_bfloat16_all_weights_learn_and_no_copy_outlives_what_knew_no_gradien
     frames = torch.randint(256, (2, 6, 3, 8, 8), dtype=torch.uint8)
     never = torch.zeros(2, 6, dtype=torch.bool)
     segments = Batch(frames, torch.zeros(2, 6, dtype=torch.int64), torch.zeros(2, 6), never, never, ~never)
-    for name, batch in (("actor_critic", rollouts), ("denoiser", segments)):
-        forgot.clear()
+    played = rollouts.next(learners["actor_critic"].model)
+    for name, batch in (("actor_critic", played), ("denoiser", segments)):
         learners[name]._accumulate(batch)
-        assert forgot and all(p.grad is not None for p in learners[name].model.parameters()), name
+        assert all(p.grad is not None for p in learners[name].model.parameters()), name
+    assert forgot
 
 
 def test_an_encoder_that_rests_is_left_as_it_is_and_all_else_learns():
@@ -159,7 +159,7 @@ def test_an_encoder_that_rests_is_left_as_it_is_and_all_else_learns():
     rollouts.begin(learner.model, 0)
     before = copy.deepcopy(learner.model.state_dict())
     for _ in range(3):
-        learner.update(endless(rollouts))
+        learner.update(rollouts.stream(learner.model))
     moved = {name: not torch.equal(p, before[name]) for name, p in learner.model.state_dict().items()}
     assert not any(moved[name] for name in moved if name.startswith("encoder."))
     assert all(moved[name] for name in moved if name.startswith(("lstm.", "critic_linear.", "actor_linear.")))

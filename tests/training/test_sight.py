@@ -118,7 +118,7 @@ def test_an_encoder_that_only_sight_teaches_is_no_riddle_to_several_processes(tm
         rollouts.begin(learners["actor_critic"].model, seed=0)
         torch.nn.init.normal_(learners["actor_critic"].model.critic_linear.weight)
         learners["sight"].update(iter([play(2, 3, 0)]))
-        assert learners["actor_critic"].update(iter([rollouts]))["gradient_norm"] > 0
+        assert learners["actor_critic"].update(rollouts.stream(learners["actor_critic"].model))["gradient_norm"] > 0
     finally:
         torch.distributed.destroy_process_group()
 
