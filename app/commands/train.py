@@ -170,8 +170,9 @@ def report(trainer: Trainer, run: Run, finished: bool) -> None:
 
 @contextmanager
 def stop_request(started: float = 0.0, limit: float | None = None) -> Iterator[Callable[[], bool]]:
-    """A question that turns true on the first Ctrl-C or SIGTERM, or at the time limit. A second Ctrl-C quits."""
-    from diamond_core.training.distributed import is_first
+    """A question that turns true on the first Ctrl-C or SIGTERM, at the time limit, or where the launcher was killed. A
+    second Ctrl-C quits."""
+    from diamond_core.training.distributed import is_first, is_orphan
 
     asked: list[int] = []
 
@@ -186,7 +187,7 @@ def stop_request(started: float = 0.0, limit: float | None = None) -> Iterator[C
     numbers = {signal.SIGINT, signal.SIGTERM, getattr(signal, "SIGBREAK", signal.SIGTERM)}
     before = {s: signal.signal(s, ask) for s in numbers}
     try:
-        yield lambda: bool(asked) or (limit is not None and time.monotonic() - started > limit)
+        yield lambda: bool(asked) or (limit is not None and time.monotonic() - started > limit) or is_orphan()
     finally:
         for s, handler in before.items():
             signal.signal(s, handler)

@@ -14,6 +14,9 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
+LAUNCHER = "DIAMOND_LAUNCHER"
+"""The variable that tells a process who launched it."""
+
 
 @dataclass(frozen=True)
 class Processes:
@@ -63,7 +66,7 @@ def launch(command: list[str], n: int) -> int:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     shared = {**os.environ, "OMP_NUM_THREADS": str(max(1, torch.get_num_threads() // n)), "MASTER_ADDR": "127.0.0.1",
-              "MASTER_PORT": str(port), "WORLD_SIZE": str(n)}
+              "MASTER_PORT": str(port), "WORLD_SIZE": str(n), LAUNCHER: str(os.getpid())}
     apart: dict[str, Any] = {"start_new_session": True,
                              "creationflags": getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0)}
     children: list[subprocess.Popen[bytes]] = []
@@ -99,6 +102,11 @@ def is_member() -> bool:
 def is_first() -> bool:
     """Whether this process speaks for the others, before they have joined and after."""
     return int(os.environ.get("RANK", 0)) == 0
+
+
+def is_orphan() -> bool:
+    """Whether the process that launched this one is gone."""
+    return os.environ.get(LAUNCHER, str(os.getppid())) != str(os.getppid())
 
 
 def on_cuda(device: str) -> bool:

@@ -474,17 +474,19 @@ def test_where_one_process_falls_the_others_are_ended():
 
 
 @pytest.mark.skipif(not torch.distributed.is_available(), reason="this torch has no torch.distributed")
-def test_ctrl_c_stops_all_processes_and_loses_nothing(tmp_path):
+@pytest.mark.parametrize("ends", [signal.SIGINT, signal.SIGKILL])
+def test_ctrl_c_or_a_killed_launcher_stops_all_processes_and_loses_nothing(tmp_path, ends):
     command = [sys.executable, "-m", "app.commands.train", "--game", "toy", "--preset", "tiny", "--run",
                str(tmp_path / "run"), "--processes", "2"]
     child = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True)
     while not (tmp_path / "run" / "metrics.jsonl").exists():
         assert child.poll() is None, child.stderr.read()
         time.sleep(0.1)
-    os.killpg(child.pid, signal.SIGINT)  # as a terminal does
+    os.killpg(child.pid, ends)  # as a terminal does
     out, err = child.communicate(timeout=60)
-    assert child.returncode == 0 and "Traceback" not in err, err
-    assert err.count("stopping after") == 1 and out.count("stopped and saved in epoch 1") == 1, (out, err)
+    assert child.returncode == (0 if ends == signal.SIGINT else -ends) and "Traceback" not in err, err
+    assert err.count("stopping after") == (ends == signal.SIGINT), err
+    assert out.count("stopped and saved in epoch 1") == 1, out
     assert out.rstrip().endswith("--resume --processes 2")
 
 
