@@ -35,6 +35,9 @@ COMMANDS = {
     "games": ("app.commands.data", "games", "list the games and the installed checkpoints"),
 }
 
+LARGEST_SCALE = 64
+"""Pixels that a pixel may become in a film: an Atari game's are 4,096 a side then."""
+
 
 def main(argv: list[str] | None = None) -> None:
     """Runs one command. Exit code 0, or 2 with one line where the input was wrong; --debug shows the traceback."""
@@ -144,6 +147,12 @@ def at_least(least: int, **counts: int) -> None:
     for name, count in counts.items():
         if count < least:
             raise ValueError(f"--{name.replace('_', '-')} must be {least} or more, got {count}")
+
+
+def is_scale(scale: int) -> None:
+    """Raises ValueError for pixels that cannot become so many."""
+    if not 1 <= scale <= LARGEST_SCALE:
+        raise ValueError(f"--scale must be from 1 to {LARGEST_SCALE}, got {scale}")
 
 
 def is_seed(seed: int) -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal
 
 from tyro.conf import Positional
 
-from app.cli import at_least, is_seed, new_file, parse
+from app.cli import at_least, is_scale, is_seed, new_file, parse
 
 if TYPE_CHECKING:
     import numpy as np
@@ -145,7 +145,8 @@ def write(c: Record) -> None:
     from diamond_core.training.library import load
     from diamond_core.world.accelerate import accelerate, at_once
 
-    at_least(1, frames=c.frames, scale=c.scale)
+    at_least(1, frames=c.frames)
+    is_scale(c.scale)
     is_seed(c.seed)
     if new_file(c.out).exists() and not c.overwrite:
         raise ValueError(f"{c.out} exists already: choose another name, or remove it first")

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from tyro.conf import Positional, arg
 
-from app.cli import parse, spread
+from app.cli import is_scale, parse, spread
 from app.commands.data import alone_in, of_size, require_room
 
 if TYPE_CHECKING:
@@ -62,8 +62,7 @@ def replay(args: list[str]) -> None:
         raise ValueError(f"--from must be 0 to {len(tape) - 1} on this tape, got {c.first}")
     if c.render is not None and c.render.exists() and not c.overwrite:
         raise FileExistsError(f"{c.render} exists already: choose another name, or --overwrite")
-    if c.scale < 1:
-        raise ValueError(f"--scale must be 1 or more, got {c.scale}")
+    is_scale(c.scale)
     if c.verify or c.render is not None:
         check_or_render(c, tape)
     else:

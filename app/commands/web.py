@@ -46,7 +46,7 @@ def web(args: list[str]) -> None:
     user, colon, password = (c.auth or "").partition(":")
     if c.auth is not None and not (user and colon and len(password) >= 8):
         raise ValueError("--auth expects user:password with a password of 8 characters or more")
-    if c.players < 1 or c.idle <= 0:
+    if c.players < 1 or not c.idle > 0:
         raise ValueError(f"--players must be 1 or more and --idle more than 0, got {c.players} and {c.idle}")
     for name, folder in {"--runs": c.runs, "--data": c.data, "--tapes": c.tapes}.items():
         if folder.is_file():

@@ -45,8 +45,8 @@ class Browse:
         self._layout: Layout | None = None
         self._arrived: tuple[int, Reel] | None = None
         self._found: Shelf | None = None
-        self.briefs: dict[int, tuple[int, float]] = {}
-        """Reel -> steps and return, as far as they are known."""
+        self.briefs: dict[int, tuple[int, float] | None] = {}
+        """Reel -> steps and return, as far as they are known; None where it cannot be read."""
         worker.ask("Looking at what is there", lambda: self._look(open_shelf))
 
     def _look(self, open_shelf: Callable[[], Shelf]) -> None:
@@ -59,8 +59,11 @@ class Browse:
         number = len(self.briefs)
         if number == len(shelf.read):
             return None
-        reel = shelf.read[number]()
-        self.briefs[number] = len(reel), float(reel.rewards.sum())
+        try:
+            reel = shelf.read[number]()
+            self.briefs[number] = len(reel), float(reel.rewards.sum())
+        except (OSError, ValueError):  # said when it is chosen
+            self.briefs[number] = None
         self._worker.wake()
         return 0.0
 
@@ -205,8 +208,8 @@ class Browse:
                 pen.box(line, LINE, None, radius=4)
             colour = TEXT if i == self.chosen else MUTED
             right = line.right - pad
-            if i in self.briefs:
-                steps, total = self.briefs[i]
+            if brief := self.briefs.get(i):
+                steps, total = brief
                 column = pen.width("−000", mono=True)
                 pen.text(signed(total), (right, line.centery), TEXT if total else MUTED, anchor="midright", mono=True)
                 right = pen.text(str(steps), (right - column, line.centery), MUTED, anchor="midright", mono=True).left

@@ -32,7 +32,9 @@ def named(folder: str, game: str, ending: str) -> Path:
     """A new file for something of a game, by the time of day."""
     place = data_folder() / folder
     place.mkdir(parents=True, exist_ok=True)
-    return place / f"{as_file(game)}-{datetime.now():%Y%m%d-%H%M%S}{ending}"
+    name = f"{as_file(game)}-{datetime.now():%Y%m%d-%H%M%S}"
+    of_this_second = len(list(place.glob(f"{name}*")))
+    return place / f"{name}{f'-{of_this_second + 1}' if of_this_second else ''}{ending}"
 
 
 def as_file(game: str) -> str:
@@ -173,13 +175,10 @@ def scrub(moment: int) -> Callable[[Session], None]:
     return job
 
 
-def stroke(points: list[tuple[int, int]], radius: int, colour: tuple[int, int, int], deep: bool, *, new: bool
-           ) -> Callable[[Session], None]:
-    """Dabs of paint: a new stroke, or more of the newest one."""
-    def job(session: Session) -> None:
-        for i, (x, y) in enumerate(points):
-            session.paint(x, y, radius, colour, deep=deep, new=new and i == 0)
-    return job
+def stroke(path: list[tuple[int, int]], radius: int, colour: tuple[int, int, int], deep: bool, *, new: bool
+           ) -> Callable[[Session], object]:
+    """A new stroke of paint, or more of the newest one."""
+    return lambda session: session.paint(path, radius, colour, deep=deep, new=new)
 
 
 def take(action: int) -> Callable[[Session], None]:

@@ -10,13 +10,6 @@ from app.desktop.orders import scrub, stroke
 from app.desktop.pen import Colour
 
 
-def line(start: tuple[int, int], end: tuple[int, int]) -> list[tuple[int, int]]:
-    """The pixels from one to another, the first one left out."""
-    (x0, y0), (x1, y1) = start, end
-    n = max(abs(x1 - x0), abs(y1 - y0))
-    return [(round(x0 + (x1 - x0) * i / n), round(y0 + (y1 - y0) * i / n)) for i in range(1, n + 1)]
-
-
 class Scrubber:
     """Dragging on the timeline."""
 
@@ -71,20 +64,20 @@ class Brush:
         """A stroke begins."""
         self._strokes += 1
         self._last = at
-        self._dab([at], deep, new=True)
+        self._draw([at], deep, new=True)
 
     def move(self, at: tuple[int, int], *, deep: bool) -> None:
         """The stroke goes on, without gaps."""
         if self._last is not None and at != self._last:
-            self._dab(line(self._last, at), deep, new=False)
+            self._draw([self._last, at], deep, new=False)
             self._last = at
 
     def release(self) -> None:
         """The stroke ends."""
         self._last = None
 
-    def _dab(self, points: list[tuple[int, int]], deep: bool, *, new: bool) -> None:
-        self._game.ask("Painting", stroke(points, self.radius, self.colour, deep, new=new))
+    def _draw(self, path: list[tuple[int, int]], deep: bool, *, new: bool) -> None:
+        self._game.ask("Painting", stroke(path, self.radius, self.colour, deep, new=new))
 
     def take_back(self) -> None:
         """The newest stroke, also one that is under way."""

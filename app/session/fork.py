@@ -69,16 +69,29 @@ def rgb_all(frames: torch.Tensor) -> np.ndarray:
     return np.stack([np.stack([rgb(frame) for frame in row]) for row in frames])
 
 
-def painted(state: DreamState, x: float, y: float, radius: float, colour: tuple[int, int, int], *,
+Place = tuple[float, float]
+"""Column and row in pixels."""
+
+
+def painted(state: DreamState, path: Sequence[Place], radius: float, colour: tuple[int, int, int], *,
             deep: bool = False) -> DreamState:
-    """The same dream with a disc in its newest frame, at column x and row y in pixels; radius 0 is one pixel.
+    """The same dream with a disc in its newest frame that was drawn from place to place, without gaps; radius 0 is one
+    pixel wide.
 
     `deep` paints all frames that the dream still sees, as suits a thing that stands still.
     """
     frames = state.frames.clone()
     c, h, w = frames.shape[-3:]
-    rows, columns = torch.meshgrid(torch.arange(h), torch.arange(w), indexing="ij")
-    disc = ((columns - x) ** 2 + (rows - y) ** 2 <= max(radius, 0.5) ** 2).to(frames.device)
+    rows, columns = np.mgrid[:h, :w].astype(np.float64)
+    under = np.zeros((h, w), bool)
+    for (x, y), (to_x, to_y) in zip(path, path[1:] or path, strict=False):
+        along, down = to_x - x, to_y - y
+        # of the way to the next place, as far as a pixel lies beside it
+        share = ((columns - x) * along + (rows - y) * down) / max(along**2 + down**2, 1e-9)
+        share = share.clip(0, 1)
+        away = (columns - x - share * along) ** 2 + (rows - y - share * down) ** 2
+        under |= away <= max(radius, 0.5) ** 2 + 1e-9
+    disc = torch.from_numpy(under).to(frames.device)
     # ITU-R BT.601 luma, where the frames are grey
     values = colour if c == 3 else (round(0.299 * colour[0] + 0.587 * colour[1] + 0.114 * colour[2]),)
     ink = torch.tensor(values, dtype=torch.uint8, device=frames.device)[:, None, None]

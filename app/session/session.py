@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from app.session.fork import Fan, painted
+from app.session.fork import Fan, Place, painted
 from app.session.guide import Guide
 from app.session.look import STEPS_A_SECOND
 from app.session.play import Play
@@ -164,14 +164,14 @@ class Session(Play):
 
     # paint
 
-    def paint(self, x: float, y: float, radius: float, colour: tuple[int, int, int], *, deep: bool = False,
+    def paint(self, path: Sequence[Place], radius: float, colour: tuple[int, int, int], *, deep: bool = False,
               new: bool = True) -> View:
-        """A disc on the newest frame, at column x and row y in its pixels; time stands still. `deep` paints all frames
-        that the dream still sees, as suits a thing that does not move. What is not `new` belongs to the stroke before,
-        and is taken back with it."""
+        """A disc drawn over the newest frame from place to place; time stands still. `deep` paints all frames that the
+        dream still sees, as suits a thing that does not move. What is not `new` belongs to the stroke before, and is
+        taken back with it."""
         self._paused = True
         undo = [*self._undo, self.dream][-64:] if new or not self._undo else list(self._undo)
-        self._put(painted(self.dream, x, y, radius, colour, deep=deep), self._facts)
+        self._put(painted(self.dream, path, radius, colour, deep=deep), self._facts)
         self._undo = undo
         return self._publish()
 

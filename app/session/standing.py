@@ -17,11 +17,11 @@ Level = Literal["good", "fair", "poor"]
 def report_of(checkpoint: Path) -> dict[str, Any] | None:
     """The fidelity report that lies in a checkpoint's folder, if there is a whole one."""
     try:
-        report = json.loads((checkpoint / "fidelity.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        report: dict[str, Any] = json.loads((checkpoint / "fidelity.json").read_text(encoding="utf-8"))
+        holds_for(report), float(report.get("player_off") or 0)
+        return report if report["format"] == "diamond-fidelity-1" else None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
-    fits = isinstance(report, dict) and report.get("format") == "diamond-fidelity-1"
-    return report if fits else None
 
 
 def holds_for(report: dict[str, Any]) -> int:

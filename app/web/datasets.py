@@ -54,5 +54,9 @@ def play_of(tapes: Tapes, game: str, folder: Path) -> Path:
         dataset = Dataset(Path(unfinished) / path.name, DatasetInfo(game, names, (c, h, w), "human"))
         for episode in episodes:
             dataset.add(episode)
-        (Path(unfinished) / path.name).rename(path)
+        try:
+            (Path(unfinished) / path.name).rename(path)
+        except OSError:
+            if not path.is_dir():  # else somebody else made the same meanwhile
+                raise
     return path

@@ -271,9 +271,7 @@ class Dreaming:
         elif isinstance(m, say.SetKnobs):
             s.set_knobs(**m.model_dump(exclude={"t"}, exclude_none=True))
         elif isinstance(m, say.Paint):
-            h, w = self.loaded.agent.config.image_size
-            if m.x < w and m.y < h:
-                s.paint(m.x, m.y, m.radius, m.rgb)
+            s.paint(m.path, m.radius, m.rgb, new=m.new)
 
     def _plain(self, t: str) -> None:
         s = self.session

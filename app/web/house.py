@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -28,13 +29,14 @@ from app.web.dreaming import Dreaming
 from app.web.jobs import Jobs
 from app.web.lobby import GOODBYE, Bounds, Lobby, Player
 from app.web.samples import Samples
-from app.web.shelf import Quicken, Shelf
+from app.web.shelf import Quicken, Shelf, Unknown
 from app.web.shot import Shot
 from app.web.tapes import Seen, Tapes, TapesError
 from diamond_core.device import trim_memory
 from diamond_core.world.accelerate import accelerate, engines_of
 from diamond_core.world.dream import World
 
+LOG = logging.getLogger(__name__)
 SWEEP = 2.0
 """Seconds between two looks for those who are gone."""
 TRIM = 8
@@ -95,8 +97,11 @@ class Audience:
                 # the player's name is a secret, this is none
                 whose = blake2b(self._player.id.encode(), digest_size=8).hexdigest()
                 kept = await asyncio.to_thread(self._tapes.keep, tape, seen, title, not self._is_owner, name, whose)
-            except (TapesError, OSError) as error:
+            except TapesError as error:
                 self.tell("note", text=f"the tape was not kept: {error}")
+            except OSError as error:
+                LOG.error("a tape could not be kept", exc_info=error)
+                self.tell("note", text=f"the tape was not kept: {error.strerror or 'the disk may be full'}")
             else:
                 self.tell("recorded", id=kept.id, title=kept.title, seconds=kept.steps / STEPS_A_SECOND,
                           has_loop=kept.has_loop)
@@ -218,7 +223,10 @@ class House:
     def moments(self, name: str) -> list[dict[str, str]]:
         """The saved moments beside this one, where it is one of a run."""
         run, at, _ = name.rpartition("@")
-        return [{"name": name, "word": word} for name, word in self.shelf.moments(run)] if at else []
+        try:
+            return [{"name": name, "word": word} for name, word in self.shelf.moments(run)] if at else []
+        except Unknown:  # the run was deleted, the dream goes on
+            return []
 
     def datasets(self, game: str) -> list[tuple[Path, str]]:
         """Datasets of a game, with a word on each."""

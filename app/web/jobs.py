@@ -121,7 +121,10 @@ class Jobs:
             raise JobError(f"{name} is not being trained")
         if not status.ours:
             raise JobError(f"{name} was started elsewhere: press Ctrl-C there")
-        os.kill(job["pid"], ASKED_TO_STOP)
+        try:
+            os.kill(job["pid"], ASKED_TO_STOP)
+        except ProcessLookupError:
+            raise JobError(f"{name} has just ended by itself") from None
         write_whole(self.runs / name / JOB, json.dumps({**job, "asked": True}).encode())
 
     def delete(self, name: str) -> None:

@@ -66,6 +66,8 @@ class Player:
     """When the page was lost; None while it is there."""
     watchers: list[Page] = field(default_factory=list)
     dreaming: Dreaming | None = None
+    known: bool = False
+    """Whether a page was told the secret, by which it can come back."""
 
 
 class Full(RuntimeError):

@@ -186,12 +186,15 @@ class Wanted(Message):
     on: bool
 
 
+Pixel = Annotated[int, Field(ge=0, le=1023)]
+
+
 class Paint(Message):
-    """A dab of colour on the frozen frame."""
+    """A stroke of colour on the frozen frame, or more of the one before."""
 
     t: Literal["paint"]
-    x: Annotated[int, Field(ge=0, le=1023)]
-    y: Annotated[int, Field(ge=0, le=1023)]
+    path: Annotated[list[Annotated[tuple[Pixel, Pixel], Field(strict=False)]], Field(min_length=1, max_length=64)]
+    new: bool
     radius: Annotated[int, Field(ge=0, le=16)]
     rgb: Annotated[tuple[Annotated[int, Field(ge=0, le=255)], Annotated[int, Field(ge=0, le=255)],
                          Annotated[int, Field(ge=0, le=255)]], Field(strict=False)]
@@ -222,7 +225,7 @@ def parse(data: str | bytes) -> Message:
     except ValidationError as error:
         first = error.errors(include_url=False, include_context=False, include_input=False)[0]
         where = ".".join(str(part) for part in first["loc"]) or "message"
-        if where.startswith("Open."):  # no page makes such a wish by itself
+        if where.startswith("open."):  # no page makes such a wish by itself
             raise BadMessage("this link was cut off or changed: ask for it again") from None
         raise BadMessage(f"{where}: {first['msg']}"[:120]) from None
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from app.web.shelf import Unknown
 from app.web.tapes import MOST_UPLOAD, Recording, TapesError
 from diamond_core.training.checkpoint import CheckpointError
 
+LOG = logging.getLogger(__name__)
 MOST_NAMES = 200
 FORMS = {"tape": "application/octet-stream", "webp": "image/webp", "gif": "image/gif", "mp4": "video/mp4"}
 WRONG = (TapeError, TapesError, BlindError, Unknown, CheckpointError)
@@ -120,3 +122,6 @@ async def answered(doing: Any) -> Any:
         return await doing
     except WRONG as error:
         raise HTTPException(400, str(error)) from None
+    except OSError as error:
+        LOG.error("a file of a tape", exc_info=error)  # its place is nobody's business
+        raise HTTPException(500, f"this did not work here: {error.strerror or 'the disk may be full'}") from None

@@ -73,7 +73,7 @@ class Announced(uvicorn.Server):
 
 
 def listen(place: Place) -> socket.socket:
-    """A bound socket. Raises ValueError where the port is taken."""
+    """A socket that listens. Raises ValueError where the port is taken."""
     ports = [place.port] if place.port is not None else list(range(PORT, PORT + TRIES))
     family = socket.AF_INET6 if ":" in place.host else socket.AF_INET
     for port in ports:
@@ -83,6 +83,7 @@ def listen(place: Place) -> socket.socket:
         listener.setsockopt(socket.SOL_SOCKET, option, 1)
         try:
             listener.bind((place.host, port))
+            listener.listen()  # at once: another server may begin at the same moment
         except (OSError, OverflowError) as error:
             listener.close()
             if isinstance(error, OSError) and error.errno not in (errno.EADDRINUSE, errno.EACCES):

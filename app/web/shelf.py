@@ -33,7 +33,7 @@ from diamond_core.training.run import Run
 from diamond_core.world.accelerate import accelerate
 from diamond_core.world.dream import World
 
-MOMENT = re.compile(r"(.+)@(\d+)")
+MOMENT = re.compile(r"(.+)@(\d{1,9})")
 
 Quicken = Callable[[World, tuple[int, int, int]], object]
 

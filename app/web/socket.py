@@ -113,7 +113,8 @@ class Connection:
             self.watching.watchers.remove(self)
         if self.player is not None:
             thrown_out = self._closing is not None and self._closing[0] == POLICY
-            if thrown_out and self.player.page is self:  # it will not come back to its dream
+            # whoever never heard its name cannot come back to a dream
+            if (thrown_out or not self.player.known) and self.player.page is self:
                 self.house.lobby.leave(self.player)
             else:
                 self.house.lobby.lost(self.player, self)
@@ -261,7 +262,7 @@ class Connection:
 
     async def _opened(self, player: Player) -> None:
         assert player.dreaming is not None
-        dreaming = player.dreaming
+        dreaming, player.known = player.dreaming, True
         fields = await dreaming.opened()
         self.begin(**fields, secret=player.id, watch=player.watch, watching=False,
                    token=self.house.settings.access.pass_on, moments=self.house.moments(dreaming.loaded.name))

@@ -22,6 +22,7 @@ from itertools import chain
 from pathlib import Path
 
 import numpy as np
+import zstandard
 
 from app.session.film import carry
 from app.session.look import STEPS_A_SECOND
@@ -232,7 +233,9 @@ class Tapes:
         """Makes a film of the frames that were seen."""
         beside: Beside | None = None
         frames = read_frames(self._path(recording.id, "frames"))
-        head = next(frames)
+        head = next(frames, None)
+        if head is None:
+            raise TapesError("the pictures of this tape are damaged")
         # small pictures are enlarged until they are as large as an Atari game's
         scale = max(1, 64 * SCALE // max(head[0].shape[:2]))
         carrying = partial(carry, self.tape(recording.id))
@@ -262,13 +265,20 @@ def write_frames(seen: Sequence[Seen], path: Path) -> None:
 
 
 def read_frames(path: Path) -> Iterator[tuple[np.ndarray, np.ndarray | None]]:
-    """What `write_frames` wrote: (h, w, 3) images."""
+    """What `write_frames` wrote: (h, w, 3) images. Raises TapesError for a damaged file."""
+    def picture(head: bytes) -> np.ndarray | None:
+        *shape, length = FRAME.unpack(head)
+        return Packed(file.read(length), tuple(shape)).open() if length else None
+
     with path.open("rb") as file:
-        while head := file.read(FRAME.size):
-            *shape, length = FRAME.unpack(head)
-            first = Packed(file.read(length), tuple(shape)).open()
-            *shape, length = FRAME.unpack(file.read(FRAME.size))
-            yield first, Packed(file.read(length), tuple(shape)).open() if length else None
+        try:
+            while head := file.read(FRAME.size):
+                first = picture(head)
+                if first is None:
+                    raise ValueError("a step without a picture")
+                yield first, picture(file.read(FRAME.size))
+        except (struct.error, ValueError, zstandard.ZstdError) as error:
+            raise TapesError("the pictures of this tape are damaged") from error
 
 
 def real_steps_of(tape: Tape) -> int:

@@ -153,6 +153,7 @@ def test_help_needs_no_command(capsys):
     (["collect", "--game", "toy", "--out", "d", "--steps", "0"], "1 or more"),
     (["collect", "--game", "gym:Nope-v0", "--out", "d"], "Nope-v0"),
     (["record", "nothing", "--out", "a.mp4"], "no checkpoint 'nothing'"),
+    (["record", "Pong", "--out", "a.mp4", "--scale", "5000"], "--scale must be from 1 to 64, got 5000"),
     (["import", "absent.pt", "--game", "Breakout", "--out", "b"], "absent.pt is missing"),
     (["evaluate", "aggregate", "absent.json"], "absent.json"),
     (["export", "Pong", "--out", "d", "--policy-temperature", "0"], "--policy-temperature must be more than 0, got 0"),

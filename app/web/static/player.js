@@ -335,9 +335,9 @@ class DreamPlayer extends HTMLElement {
   /** Saved moments of a training: the same game as it was dreamt earlier and later. */
   moments(names) {
     const slot = this.find(".moments");
-    slot.hidden = names.length < 2;
-    if (slot.hidden) return;
     const here = names.findIndex(({ name }) => name === this.game.name);
+    slot.hidden = names.length < 2 || here < 0; // a moment that was thinned out is beside none
+    if (slot.hidden) return;
     slot.innerHTML = `<label>moment <input type="range" min="0" max="${names.length - 1}" value="${here}"
       aria-label="Saved moment of the training"><output></output></label>`;
     const [input, output] = [slot.querySelector("input"), slot.querySelector("output")];
@@ -386,11 +386,9 @@ class DreamPlayer extends HTMLElement {
     this.keys.button(this.find(".fire"), "space");
     const look = (now) => {
       this.keys.poll((name) => this.do(name));
-      // 60 dabs a second at most, whatever the pointer's rate
-      if (this.dab && now - (this.dabbed ?? 0) > 15) {
-        this.send("paint", this.dab);
-        this.dabbed = now;
-        this.dab = null;
+      if (now - (this.painted ?? 0) > 66) {
+        this.stroke();
+        this.painted = now;
       }
       requestAnimationFrame(look);
     };
@@ -420,6 +418,7 @@ class DreamPlayer extends HTMLElement {
   }
 
   do(name) {
+    if (this.game?.watching && !["leave", "more"].includes(name)) return;
     const view = this.view ?? {};
     const next = (list, now) => list[(list.indexOf(now) + 1) % list.length];
     const acts = {
@@ -444,13 +443,24 @@ class DreamPlayer extends HTMLElement {
     else if (name === "order") this.drawer.turn({ order: Number(value) });
   }
 
-  /** Dabs of colour on the dream, while that is wanted. */
+  /** Colour on the dream, while that is wanted: strokes, a piece at a time. */
   paint(event) {
     if (!this.wants.paint || !event.buttons || !this.game || this.game.watching) return;
     event.preventDefault();
     const { x, y } = this.panels.dream.under(event), { width, height } = this.panels.dream.canvas;
-    if (x < 0 || y < 0 || x >= width || y >= height) return;
-    this.dab = { x, y, radius: 1, rgb: this.drawer.ink() };
+    const outside = x < 0 || y < 0 || x >= width || y >= height;
+    if (outside || event.type === "pointerdown" || this.path?.length === 60) this.stroke();
+    if (outside || event.type === "pointerdown") this.from = null;
+    const [lastX, lastY] = this.path?.at(-1) ?? this.from ?? [];
+    if (!outside && (x !== lastX || y !== lastY)) (this.path ??= []).push([x, y]);
+  }
+
+  stroke() {
+    const { path, from } = this;
+    if (!path) return;
+    this.send("paint", { path: from ? [from, ...path] : path, new: !from, radius: 1, rgb: this.drawer.ink() });
+    this.from = path.at(-1);
+    this.path = null;
   }
 
   rewind(moment, done) {

@@ -99,7 +99,7 @@ export const DRAWER = `
   <section><h4>Paint into the dream</h4>
     <label class="tick"><input type="checkbox" name="paint"> paint on the picture <input type="color" name="ink"
       value="#ffd848" aria-label="Colour"></label>
-    <div class="row"><button type="button" data-do="unpaint">Take the last dab back</button></div></section>
+    <div class="row"><button type="button" data-do="unpaint">Take the last stroke back</button></div></section>
   <section><h4>The agent's mind</h4>
     <label class="tick"><input type="checkbox" name="mind"> show what it thinks</label>
     <div class="mind" hidden></div></section>

@@ -46,7 +46,8 @@ export class Timeline {
     for (let moment = last + 1; moment <= this.last; moment++) this.marks.delete(moment);
     this.now = now;
     this.last = last;
-    this.first = Math.max(this.first, this.last - 5 * 60 * 15);
+    const first = Math.max(this.first, this.last - 5 * 60 * 15);
+    for (; this.first < first; this.first++) this.marks.delete(this.first);
   }
 
   replace(marks, now) {

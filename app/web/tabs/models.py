@@ -116,7 +116,7 @@ def card(name: str, path: Path) -> str:
              "denoising steps": str(c.config.sampler.num_steps),
              "trained": clock(c.training["seconds"]) if isinstance(c.training.get("seconds"), int | float) else "",
              "real steps": f"{c.training['steps']:,}" if isinstance(c.training.get("steps"), int) else "",
-             "updates": ", ".join(f"{PARTS.get(k, k)} {v:,}" for k, v in updates.items())
+             "updates": ", ".join(f"{PARTS.get(k, k)} {v:,}" for k, v in updates.items() if isinstance(v, int))
              if isinstance(updates, dict) else "", "from": str(c.training.get("imported_from", "")),
              "weights": c.sha256[:12]}
     rows = "".join(f"<dt>{key}</dt><dd>{escape(value)}</dd>" for key, value in facts.items() if value)

@@ -131,6 +131,10 @@ def test_an_episode_that_is_damaged_is_a_line(browse, data):
     browse.choose(1)
     browse.until(lambda: browse._trouble)
     assert "000001.episode" in browse._trouble and browse.reel is None
+    browse.briefs.clear()
+    while browse._brief(browse.shelf) is not None:
+        pass
+    assert browse.briefs == {0: (20, -1.0), 1: None, 2: (22, 1.0)}, "the others are listed"
 
 
 @pytest.mark.parametrize("name, advice", [("gone", "check the path"), ("notes.txt", "nothing to look at")])

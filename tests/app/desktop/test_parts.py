@@ -24,7 +24,6 @@ from app.desktop.layout import lay_out
 from app.desktop.panels import palette
 from app.desktop.pen import Pen, unit
 from app.desktop.picker import Picker, fit
-from app.desktop.pointer import line
 from app.desktop.start import Desk
 from app.desktop.window import Window, display_missing, icon
 from app.desktop.worker import Worker
@@ -114,12 +113,6 @@ def test_the_heat_of_a_difference_lies_where_it_differs():
     apart = screen.apart(np.zeros((4, 4, 3), np.uint8), np.eye(4, dtype=np.uint8)[..., None].repeat(3, 2) * 200)
     image = screen.over(np.full((4, 4, 3), 90, np.uint8), apart).astype(int)
     assert image[0, 0, 0] > 200 and np.ptp(image[0, 1]) == 0
-
-
-def test_a_line_of_paint_has_no_gaps():
-    points = [(0, 0), *line((0, 0), (7, 3))]
-    strides = [max(abs(a - c), abs(b - d)) for (a, b), (c, d) in itertools.pairwise(points)]
-    assert points[-1] == (7, 3) and set(strides) == {1}
 
 
 def test_a_palette_of_colours_that_differ():

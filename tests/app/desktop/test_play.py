@@ -560,6 +560,8 @@ def test_another_key_where_settings_cannot_be_written_holds_for_now(stage):
 def test_files_of_any_game_have_a_name(home, game):
     path = named("dreams", game, ".safetensors")
     assert path.parent == data_folder() / "dreams" and path.name.startswith(as_file(game)) and "/" not in path.name
+    path.touch()
+    assert named("dreams", game, ".safetensors") != path, "of the same second"
 
 
 def test_going_back_ends_with_its_key_whatever_else_is_held(stage):

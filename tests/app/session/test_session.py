@@ -200,7 +200,7 @@ def test_a_branch_taken_while_a_tape_leads_is_the_persons(session: Session, buil
 def test_the_dream_goes_on_from_a_painted_frame(session: Session, pong_world: ToldWorld):
     play(session, "uu")
     before = session.dream
-    view = session.paint(5, 3, 1, (200, 10, 30))
+    view = session.paint([(5, 3)], 1, (200, 10, 30))
     assert view.paused and tuple(view.frame[3, 5]) == (200, 10, 30) and tuple(view.frame[2, 5]) == (200, 10, 30)
     assert (view.frame != to_hwc(before.frames[0, -1])).any(-1).sum() <= 5
     expected = pong_world.step(session.dream, torch.tensor([0])).frames
@@ -209,10 +209,20 @@ def test_the_dream_goes_on_from_a_painted_frame(session: Session, pong_world: To
     assert not torch.equal(expected, pong_world.step(before, torch.tensor([0])).frames)
 
 
+def test_a_stroke_has_no_gaps(session: Session):
+    before = play(session, "u")[-1].frame
+    rows, columns = (session.paint([(0, 0), (7, 3), (7, 9)], 0, (1, 2, 3)).frame != before).any(-1).nonzero()
+    drawn = set(zip(columns.tolist(), rows.tolist(), strict=True))
+    assert {(0, 0), (7, 3), (7, 9)} <= drawn and {c for c, _ in drawn} == set(range(8))
+    assert {r for _, r in drawn} == set(range(10)) and len(drawn) <= 20
+    session.paint([(7, 9), (3, 9)], 0, (1, 2, 3), new=False)
+    np.testing.assert_array_equal(session.paint_undo().frame, before)
+
+
 def test_strokes_are_taken_back_one_by_one(session: Session):
     frame = play(session, "u")[-1].frame
-    first = session.paint(5, 3, 0, (1, 2, 3)).frame
-    session.paint(9, 9, 2, (4, 5, 6), deep=True)
+    first = session.paint([(5, 3)], 0, (1, 2, 3)).frame
+    session.paint([(9, 9)], 2, (4, 5, 6), deep=True)
     assert (session.dream.frames[0, :, 0, 9, 9] == 4).all()
     np.testing.assert_array_equal(session.paint_undo().frame, first)
     np.testing.assert_array_equal(session.paint_undo().frame, frame)

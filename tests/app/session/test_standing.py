@@ -19,8 +19,12 @@ def test_a_dream_is_true_until_a_held_frame_is_nearer(tmp_path, steps, level):
 
 def test_what_was_not_measured_is_not_judged(tmp_path):
     assert standing(tmp_path) == ("not measured yet", None)
-    (tmp_path / "fidelity.json").write_text("{")
-    assert report_of(tmp_path) is None
+    curves = {"dream": {"mean": [1.0]}, "copy_last": {"mean": [1.0]}}
+    for report in ("{", "[]", '{"format": "diamond-fidelity-1"}',
+                   json.dumps({"format": "diamond-fidelity-1", "psnr": {"dream": {"mean": 3}}}),
+                   json.dumps({"format": "diamond-fidelity-1", "psnr": curves, "player_off": [1]})):
+        (tmp_path / "fidelity.json").write_text(report)
+        assert report_of(tmp_path) is None and standing(tmp_path)[1] is None and place("x", tmp_path)[0] == 3
 
 
 def test_the_best_dream_comes_first(tmp_path):

@@ -48,7 +48,7 @@ def recorded(pong_agent: Agent) -> Tape:
     session = Session(pong_agent, world, game="Pong", clock=FakeClock())
     session.start_tape()
     play(session, keys(12))
-    session.paint(4, 4, 2, (255, 255, 255))
+    session.paint([(4, 4)], 2, (255, 255, 255))
     session.paused = False
     play(session, keys(4))
     session.rewind_to(session.view.moment - 6)

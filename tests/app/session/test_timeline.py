@@ -61,7 +61,7 @@ def test_what_came_later_stays_until_the_next_step(session: Session):
 
 def test_a_value_put_in_is_kept_whole(session: Session):
     play(session, "uu")
-    session.paint(3, 3, 2, (9, 9, 9), deep=True)
+    session.paint([(3, 3)], 2, (9, 9, 9), deep=True)
     painted = session.dream
     session.paused = False
     play(session, "dd")

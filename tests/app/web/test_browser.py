@@ -549,6 +549,10 @@ def test_whatever_is_asked_too_early_or_too_much_is_forgiven(page, url: str):
             buttons: 1, clientX: x + i / 200 * width, clientY: y + 5, bubbles: true })); }""")
     page.wait_for_function("window.dabs > 0")
     assert page.evaluate("window.dabs") < 5
+    # hours of play leave what can be gone back to
+    assert page.evaluate("""() => { const { timeline } = document.querySelector("dream-player");
+        for (let i = 1; i < 20000; i++) timeline.add([[i, 0, 0, null, 0, 0, 0]], i, i);
+        return timeline.marks.size; }""") == 5 * 60 * 15
 
 
 def test_who_has_no_mouse_keeps_the_focus(page, url: str):
@@ -813,6 +817,13 @@ def test_a_password_lets_in_and_what_is_passed_on_needs_none(browser, shared: Se
     other.goto(passed_on[0])
     when(other, "v.moment >= 0")
     assert "token" not in other.url and other.text_content("dream-player .hint") == "You are watching."
+    there = other.url
+    other.keyboard.press("?")
+    other.wait_for_selector("dream-player .drawer .keys")
+    assert other.locator("dream-player .drawer section:visible").count() == 1, "nothing to turn, nothing to share"
+    other.keyboard.press("Backspace")
+    other.wait_for_timeout(300)
+    assert other.url == there
     other.context.clear_cookies()
     (tmp_path / "mine.html").write_text(passed_on[1])
     with site(tmp_path) as elsewhere:

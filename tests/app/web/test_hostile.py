@@ -54,7 +54,8 @@ def orderly(chance: random.Random) -> str:
         {"t": "branch", "action": chance.randrange(64)}, {"t": "wake"}, {"t": "sleep"}, {"t": "resync"},
         {"t": "knobs", "steps": chance.randrange(1, 4), "churn": chance.random() * 50}, {"t": "who", "who": "agent"},
         {"t": "show", "view": chance.choice(["twin", "reality", "dream"])}, {"t": "speed", "x": 4},
-        {"t": "paint", "x": chance.randrange(1024), "y": 3, "radius": 16, "rgb": [1, 2, 3]}, {"t": "unpaint"},
+        {"t": "paint", "path": [[chance.randrange(1024), 3]], "new": True, "radius": 16, "rgb": [1, 2, 3]},
+        {"t": "unpaint"},
         {"t": "link"}, {"t": "record", "on": chance.random() < 0.5}, {"t": "reset", "seed": chance.randrange(2**24)},
         {"t": "mind", "on": True}, {"t": "screen", "on": True}, {"t": "resync_every", "steps": 3}, {"t": "leave"},
         {"t": "ping", "n": 3}, {"t": "got", "seq": 0}, {"t": "open", "game": chance.choice(["small", "nothing"])}]))

@@ -5,12 +5,14 @@ from __future__ import annotations
 import pickle
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 from safetensors.torch import save_file
 
 from app.web import imports
+from app.web.house import House
 from app.web.imports import bring_files, bring_from_hub, bring_moment, free, throw_out
 from app.web.jobs import JobError
 from app.web.shelf import Shelf, Unknown
@@ -143,7 +145,12 @@ def test_a_moment_becomes_a_dream_and_only_the_owner_opens_moments(tmp_path: Pat
     assert bring_moment(shelf.path_of("toy-1@3", True), "kept", own) == own / "kept"
     assert bring_moment(shelf.path_of("toy-1@3", True), "", own) == own / "toy"
     assert shelf.load("toy-1@3", True).title == "toy-1, epoch 3"
-    for name, is_owner in (("toy-1@3", False), ("toy-1@4", True), ("../toy-1@3", True), ("toy-2@3", True)):
+    house = SimpleNamespace(shelf=shelf)
+    assert House.moments(house, "toy-1@3") == [{"name": "toy-1@3", "word": "epoch 3"}]
+    assert House.moments(house, "deleted@3") == [], "its dream goes on"
+    beyond = f"toy-1@{'9' * 300}"
+    for name, is_owner in (
+            (beyond, True), ("toy-1@3", False), ("toy-1@4", True), ("../toy-1@3", True), ("toy-2@3", True)):
         with pytest.raises(Unknown):
             shelf.path_of(name, is_owner)
 

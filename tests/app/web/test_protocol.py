@@ -29,7 +29,8 @@ TEMPLATE = Path(say.__file__).parent / "static" / "template.js"
     ('{"t":"press","key":"left","n":0}', say.Press(t="press", key="left", n=0)),
     ('{"t":"speed","x":1}', say.Speed(t="speed", x=1.0)),
     ('{"t":"knobs","steps":"auto"}', say.SetKnobs(t="knobs", steps="auto")),
-    ('{"t":"paint","x":1,"y":2,"radius":1,"rgb":[1,2,255]}', say.Paint(t="paint", x=1, y=2, radius=1, rgb=(1, 2, 255))),
+    ('{"t":"paint","path":[[1,2],[3,2]],"new":true,"radius":1,"rgb":[1,2,255]}',
+     say.Paint(t="paint", path=[(1, 2), (3, 2)], new=True, radius=1, rgb=(1, 2, 255))),
     ('{"t":"wake"}', say.Plain(t="wake")),
 ])
 def test_what_a_page_says(text: str, expected: say.Message):
@@ -60,8 +61,11 @@ def test_the_knobs_of_a_shipped_world_can_be_set_again(world: Path):
     '{"t":"open","game":"Pong","actions":"0;1"}', '{"t":"open","game":"Pong","nth":-1}',
     '{"t":"open","game":"Pong","tape":"../x"}',
     '{"t":"join","resume":"' + "a" * 65 + '"}', '{"t":"knobs","steps":0}', '{"t":"knobs","steps":51}',
-    '{"t":"knobs","order":3}', '{"t":"paint","x":1,"y":2,"radius":1,"rgb":[1,2,256]}',
-    '{"t":"paint","x":1,"y":2,"radius":1,"rgb":[1,2]}', '{"t":"rewind","moment":-5}', '{"t":"who","who":"root"}',
+    '{"t":"knobs","order":3}', '{"t":"paint","path":[[1,2]],"new":true,"radius":1,"rgb":[1,2,256]}',
+    '{"t":"paint","path":[],"new":true,"radius":1,"rgb":[1,2,3]}',
+    '{"t":"paint","path":[[1,1024]],"new":true,"radius":1,"rgb":[1,2,3]}',
+    '{"t":"paint","path":[[1,2]],"new":true,"radius":1,"rgb":[1,2]}', '{"t":"rewind","moment":-5}',
+    '{"t":"who","who":"root"}',
     '{"t":"join","t":"press"}', "[" * 5000, '{"a":' * 3000, '{"t":"join"}' + " " * say.MAX_MESSAGE,
     '"\ud800"', '{"t":"\ud800"}', "\x00", '{"t":"join"}{"t":"join"}',
 ])
@@ -69,6 +73,12 @@ def test_what_no_page_says(text: str):
     with pytest.raises(say.BadMessage) as refused:
         say.parse(text)
     assert 0 < len(str(refused.value)) <= 160 and "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize("wrong", [{"drawn": "0-3-1-0"}, {"game": "Pong/"}, {"nth": -5}, {"actions": "0;1"}])
+def test_a_link_that_was_cut_off_is_said_in_words(wrong: dict[str, object]):
+    with pytest.raises(say.BadMessage, match=r"^this link was cut off or changed: ask for it again$"):
+        say.parse(json.dumps({"t": "open", "game": "Pong", **wrong}))
 
 
 def test_bytes_are_no_message():

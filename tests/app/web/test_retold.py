@@ -61,7 +61,7 @@ def test_knobs_that_the_person_turned_stay():
 
 @pytest.mark.parametrize("act", [
     lambda s: s.reset(77), lambda s: s.rewind_to(2), lambda s: s.fan_out(0.1) and s.take_branch(3),
-    lambda s: s.paint(5, 5, 1, (255, 0, 0)), lambda s: s.wake_up(), lambda s: s.resync(),
+    lambda s: s.paint([(5, 5)], 1, (255, 0, 0)), lambda s: s.wake_up(), lambda s: s.resync(),
     lambda s: s.set_knobs(seed=5)])
 def test_nothing_is_told_of_another_dream(pong_loaded: Loaded, act: Callable[[Session], object]):
     session = Session(pong_loaded.agent, pong_loaded.world, seed=1)

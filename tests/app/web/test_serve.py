@@ -39,7 +39,10 @@ def test_the_next_port_is_taken_where_none_was_asked_for(monkeypatch: pytest.Mon
         port = busy.getsockname()[1]
         monkeypatch.setattr(serve, "PORT", port)
         with listen(Place()) as free:
-            assert port < free.getsockname()[1] <= port + serve.TRIES
+            taken = free.getsockname()[1]
+            assert port < taken <= port + serve.TRIES
+            with pytest.raises(ValueError, match="--port"):  # also before anybody is let in
+                listen(Place(port=taken))
         with pytest.raises(ValueError, match="--port"):
             listen(Place(port=port))
     with pytest.raises(ValueError, match="--port"):

@@ -238,13 +238,16 @@ def test_knobs_and_paint(server: Server):
         page.view()
         page.send("knobs", steps=1, order=2, churn=0.5, temperature=0.9)
         assert page.view(lambda v: v["steps"] == 1)
-        page.send("paint", x=3, y=4, radius=0, rgb=[255, 0, 9])
+        page.send("paint", path=[[3, 4]], new=True, radius=0, rgb=[255, 0, 9])
         page.view(lambda v: v["paused"])
         assert pixels(page.views[-1][1][0])[4, 3].tolist() == [255, 0, 9]
+        page.send("paint", path=[[3, 4], [5, 4]], new=False, radius=0, rgb=[255, 0, 9])
+        page.view(lambda v: True)
+        assert (pixels(page.views[-1][1][0])[4, 3:6] == [255, 0, 9]).all()
         page.send("unpaint")
         page.view(lambda v: True)
-        assert pixels(page.views[-1][1][0])[4, 3].tolist() != [255, 0, 9]
-        page.send("paint", x=1000, y=4, radius=0, rgb=[255, 0, 9])
+        assert pixels(page.views[-1][1][0])[4, 3].tolist() != [255, 0, 9], "a stroke is one"
+        page.send("paint", path=[[1000, 4]], new=True, radius=0, rgb=[255, 0, 9])
         page.send("reset", seed=1)
         assert page.view(lambda v: v["age"] == 0)
 
@@ -306,7 +309,7 @@ def test_a_link_names_the_seed_of_its_own_game_and_none_after_paint(server: Serv
         page.send("link")
         assert page.until("link")["query"]["seed"] == "3"
         page.send("reset")
-        page.send("paint", x=1, y=1, radius=1, rgb=[9, 9, 9])
+        page.send("paint", path=[[1, 1]], new=True, radius=1, rgb=[9, 9, 9])
         page.send("link")
         assert "a link can tell a dream that was played from its start" in page.until("unlinked")["why"]
 
@@ -360,6 +363,21 @@ def test_who_comes_back_while_another_dream_loads_keeps_the_place(server: Server
                 page.take(5)
         may.set()
         assert back.until("opened")["secret"] == opened["secret"] and len(server.house.lobby.players) == 1
+
+
+def test_who_is_cut_off_before_a_dream_began_holds_no_place(server: Server, monkeypatch: pytest.MonkeyPatch):
+    """The page was told no secret yet, by which it could come back."""
+    load, may = server.house.shelf.load, threading.Event()
+    monkeypatch.setattr(server.house.shelf, "load", lambda *asked: may.wait(20) and load(*asked))
+    with server.page() as page:
+        page.send("join")
+        page.send("open", game="small")
+        page.until("loading")
+    until = time.monotonic() + 10
+    while server.house.lobby.players and time.monotonic() < until:
+        time.sleep(0.05)
+    may.set()
+    assert server.house.lobby.players == []
 
 
 def test_after_the_grace_the_dream_is_gone(crowded: Server):

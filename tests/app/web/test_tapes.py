@@ -65,6 +65,17 @@ def test_a_recording_becomes_films(tmp_path: Path, tape: Tape, twin: bool):
     assert list(tmp_path.iterdir()) == [] and tapes.all() == []
 
 
+@pytest.mark.parametrize("length", [0, 3, 40, -1])
+def test_a_damaged_film_is_said(tmp_path: Path, tape: Tape, length: int):
+    tapes = Tapes(tmp_path)
+    kept = tapes.keep(tape, seen(6, False), "Small", by_visitor=False)
+    whole = (tmp_path / f"{kept.id}.frames").read_bytes()
+    (tmp_path / f"{kept.id}.frames").write_bytes(whole[:length])
+    with pytest.raises(TapesError, match="damaged"):
+        tapes.file(kept.id, "gif")
+    assert not list(tmp_path.glob("*.gif"))
+
+
 def test_a_long_film_is_no_loop(tmp_path: Path, tape: Tape, monkeypatch: pytest.MonkeyPatch):
     tapes = Tapes(tmp_path)
     monkeypatch.setattr(tapes_module, "MOST_LOOPED", 6)
@@ -249,6 +260,11 @@ def test_the_library_over_http(server: Server):
     with pytest.raises(urllib.error.HTTPError) as refusal:
         ask("/api/tapes?title=again", packed, "POST")
     assert "here already: 'mine'" in refusal.value.read().decode()
+    (server.house.tapes.folder / f"{kept['id']}.tape").unlink()
+    with pytest.raises(urllib.error.HTTPError) as broken:
+        ask(f"/api/tapes/{kept['id']}/prove", method="POST")
+    words = broken.value.read().decode()
+    assert "did not work here: No such file" in words and str(server.house.tapes.folder) not in words
     ask(f"/api/tapes/{kept['id']}", method="DELETE")
     brought = json.loads(ask("/api/tapes?title=again", packed, "POST"))
     with server.page() as page:
