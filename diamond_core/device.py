@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import ctypes
+import functools
 import os
 import platform
 import shutil
+import tempfile
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -137,6 +139,16 @@ def trim_memory() -> bool:
 def cache_root() -> Path:
     """Where what was made for this machine is kept: `DIAMOND_CACHE`, or the user's folder for caches."""
     return Path(os.environ.get("DIAMOND_CACHE", user_cache_path("diamond")))
+
+
+@functools.cache
+def _spare() -> tempfile.TemporaryDirectory[str]:
+    return tempfile.TemporaryDirectory(prefix="diamond-", ignore_cleanup_errors=True)
+
+
+def spare_cache() -> Path:
+    """A folder for this process alone, for what cannot be kept."""
+    return Path(_spare().name)
 
 
 def processor() -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -57,9 +57,14 @@ class Collect:
 def collect(args: list[str]) -> None:
     """Plays many worlds at once and writes every episode."""
     c: Collect = parse(Collect, "collect", args)
-    if c.policy == "sticky":  # by one name, or the same play could come twice
+    # by one name, or the same play could come twice
+    if c.policy == "sticky":
         from diamond_core.agent.policies import STICKY
         c = replace(c, policy=f"sticky:{STICKY[0]}")
+    kind, _, share = c.policy.partition(":")
+    if kind in ("sticky", "scripted"):
+        with suppress(ValueError):  # what is no number is refused below
+            c = replace(c, policy=f"{kind}:{float(share):g}")
     from diamond_core.envs import action_names, make_env
 
     game = canonical(c.game)

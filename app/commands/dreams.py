@@ -23,6 +23,10 @@ if TYPE_CHECKING:
     from diamond_core.world.dream import World
 
 
+FARTHEST = 16
+"""Of the console's pixels that `evaluate chaos` moves a thing by."""
+
+
 @dataclass(frozen=True)
 class Free:
     """Leaves dreams alone under a policy, and counts what becomes of them.
@@ -256,6 +260,8 @@ def chaos(args: list[str]) -> None:
     c: Chaos = parse(Chaos, "evaluate chaos", args)
     kind_of(c.policy)
     at_least(1, windows=c.windows, pixels=c.pixels)
+    if c.pixels > FARTHEST:
+        raise ValueError(f"--pixels must be from 1 to {FARTHEST}, got {c.pixels}")
     is_seed(c.seed)
     out = c.out and new_file(c.out)
     from diamond_core.envs import action_names, canonical

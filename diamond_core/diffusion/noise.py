@@ -42,6 +42,8 @@ def schedule(config: SamplerConfig) -> list[float]:
     if not (1 <= c.least_steps <= MOST_STEPS and c.temperature <= MOST_TEMPERATURE):
         raise ValueError(f"expected 1 to {MOST_STEPS} denoising steps at least, and a temperature up to "
                          f"{MOST_TEMPERATURE:g}; got {c.least_steps} and {c.temperature:g}")
+    if not 0 < c.rho < math.inf:
+        raise ValueError(f"expected a rho above 0, got {c.rho:g}")
     if config.num_steps == 2 and config.two_step_sigma:
         return [config.sigma_max, config.two_step_sigma, 0.0]
     return karras_sigmas(config.num_steps, config.sigma_min, config.sigma_max, config.rho).tolist()

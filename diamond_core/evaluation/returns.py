@@ -9,7 +9,7 @@ import re
 import statistics
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from diamond_core.types import Policy, VectorEnv
 
@@ -42,9 +42,13 @@ class EpisodeResults:
         return None if self.std is None else self.std / len(self.returns) ** 0.5
 
 
+class Interrupted(Exception):
+    """Somebody wants the play to stop before all episodes are over."""
+
+
 def play_episodes(env: VectorEnv, policy: Policy, episodes: int, seed: int, max_steps: int | None = None,
-                  watch: Watch = lambda *_: None) -> EpisodeResults:
-    """Plays exactly so many episodes; one that reaches `max_steps` counts as ended there.
+                  watch: Watch = lambda *_: None, should_stop: Callable[[], bool] = lambda: False) -> EpisodeResults:
+    """Plays exactly so many episodes; one that reaches `max_steps` counts as ended there. Raises Interrupted.
 
     Each world plays a quota that is fixed beforehand. To take whichever episodes end first would favour short ones.
     """
@@ -55,14 +59,14 @@ def play_episodes(env: VectorEnv, policy: Policy, episodes: int, seed: int, max_
     played: list[list[tuple[float, int]]] = [[] for _ in range(n)]
     restarts = 0
     while any(left):
-        _play(env, policy, left, played, seed + restarts, max_steps, watch)
+        _play(env, policy, left, played, seed + restarts, max_steps, watch, should_stop)
         restarts += 1
     returns, lengths = zip(*(episode for world in played for episode in world), strict=True)
     return EpisodeResults(returns, lengths)
 
 
 def _play(env: VectorEnv, policy: Policy, left: list[int], played: list[list[tuple[float, int]]], seed: int,
-          max_steps: int | None, watch: Watch) -> None:
+          max_steps: int | None, watch: Watch, should_stop: Callable[[], bool]) -> None:
     """Plays until the quotas are filled, or until every world that has episodes left was cut off.
 
     A world cannot be restarted alone: after a cut it waits for the game to end by itself, or for the others.
@@ -72,6 +76,8 @@ def _play(env: VectorEnv, policy: Policy, left: list[int], played: list[list[tup
     frames = start.frames
     waits, total, length = [False] * len(left), [0.0] * len(left), [0] * len(left)
     while any(some and not wait for some, wait in zip(left, waits, strict=True)):
+        if should_stop():
+            raise Interrupted
         step = env.step(policy.act(frames))
         policy.observe(step)
         frames = step.frames
@@ -92,6 +98,13 @@ def human_normalised(game: str, score: float) -> float | None:
     """0 = random play, 1 = human play; none for a game without published scores."""
     known = reference(game)
     return None if known is None else (score - known.random) / (known.human - known.random)
+
+
+def scored(game: str, results: EpisodeResults) -> dict[str, Any]:
+    """What is told of an evaluation: the mean score, human-normalised where that is known, and the returns."""
+    normalised = human_normalised(game, results.mean)
+    return {"score": results.mean, "episodes": len(results.returns), "returns": list(results.returns),
+            **({} if normalised is None else {"human_normalised_score": normalised})}
 
 
 class Reference(NamedTuple):

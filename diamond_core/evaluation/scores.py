@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -76,16 +76,23 @@ def _structured(content: Any) -> Score:
 
 
 def read_scores(paths: Iterable[Path]) -> dict[str, list[float]]:
-    """Files of single runs -> the mean scores by game, fit for `aggregate`. Raises ValueError."""
-    scores: dict[str, list[float]] = {}
+    """Files of evaluations -> the mean scores of the runs by game, fit for `aggregate`. A run is its weights, however
+    often they were evaluated. Raises ValueError."""
+    runs: dict[str, dict[str, list[float]]] = {}
     seen: dict[Score, Path] = {}
     for path in paths:
         score = Score.load(path)
+        score = replace(score, checkpoint=score.sha256 or score.checkpoint)  # one folder has many names
         if score in seen:
             raise ValueError(f"{path}: expected another run, got the same as {seen[score]}: name each run once")
+        for other, its in seen.items():
+            if other.max_steps != score.max_steps:
+                raise ValueError(f"{path}: its episodes end at {score.max_steps} steps, those of {its} at "
+                                 f"{other.max_steps}: expected one --max-steps")
         seen[score] = path
-        scores.setdefault(score.game, []).append(float(np.mean(score.returns)))
-    return scores
+        its_runs = runs.setdefault(score.game, {})
+        its_runs.setdefault(score.sha256 or str(path), []).extend(score.returns)
+    return {game: [float(np.mean(returns)) for returns in of_game.values()] for game, of_game in runs.items()}
 
 
 @dataclass(frozen=True)

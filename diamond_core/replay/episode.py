@@ -110,7 +110,7 @@ class Episode:
         try:
             return _unpack(data)
         except FOREIGN as error:
-            reason, advice = str(error) or "too large", "restore it from a copy, or delete it to go on without it"
+            reason, advice = str(error) or "too large", "restore it, or, where it is no run's own, delete it to go on"
             raise EpisodeError(f"{path}: expected a whole episode ({reason}); {advice}") from error
 
 

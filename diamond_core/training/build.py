@@ -33,7 +33,7 @@ from diamond_core.training.agent import Agent
 from diamond_core.training.checkpoint import CheckpointError
 from diamond_core.training.imitation import Imitation, Teacher, imitation_loss
 from diamond_core.training.learner import Learner, Loss
-from diamond_core.training.run import Run
+from diamond_core.training.run import Run, flat
 from diamond_core.training.sight import Sight, sight_loss
 from diamond_core.types import KeptPolicy, VectorEnv
 from diamond_core.world.accelerate import accelerate, at_once
@@ -112,11 +112,11 @@ def check(config: TrainConfig, names: Sequence[str], world_size: int) -> None:
         raise ValueError("what a run plays itself is not held out: give --dataset, or leave --holdout out")
     if config.initial is None and config.initial_models != TrainConfig(config.game).initial_models:
         raise ValueError("there is nothing to take models from: give --init, or leave --initial-models out")
-    for option in ("agent.sampler.num_steps", "imagination.denoising_steps"):
-        with asked_by(option):
-            check_num_steps(attrgetter(option)(config) or 1)  # none, or 0, is as many as the world is played with
-    with asked_by("agent.sampler"):
-        schedule(config.agent.sampler)
+    with asked_by("agent.sampler.num_steps"):
+        check_num_steps(config.agent.sampler.num_steps)
+    with asked_by("imagination.denoising_steps"):
+        check_num_steps(config.imagination.denoising_steps or 1)  # none, or 0, is as many as the world is played with
+    check_agent(config)
     check_learners(config, world_size)
     if world_size > 1 and ":" in config.runtime.device:
         with asked_by("runtime.device"):
@@ -131,6 +131,17 @@ def check(config: TrainConfig, names: Sequence[str], world_size: int) -> None:
         raise ValueError("who learns without a model watches nobody first: leave --sight and --imitation out")
     if config.imitation.first_updates:
         teacher_of(config, names)
+
+
+def check_agent(config: TrainConfig) -> None:
+    """The same for sizes of networks and for the sampler."""
+    for name, value in flat(config.agent).items():
+        sizes, least = (value, 1) if isinstance(value, tuple) else ((value,), 0)
+        if any(isinstance(size, int) and not isinstance(size, bool) and size < least for size in sizes):
+            with asked_by(f"agent.{name}"):
+                raise ValueError(f"expected {least} or more, got {value}")
+    with asked_by("agent.sampler"):
+        schedule(config.agent.sampler)
 
 
 def check_learners(config: TrainConfig, world_size: int) -> None:

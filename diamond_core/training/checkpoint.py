@@ -29,6 +29,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from diamond_core.config import ActorCriticConfig, AgentConfig, DenoiserConfig, RewardEndConfig
+from diamond_core.diffusion.noise import schedule
 from diamond_core.training.agent import PUBLISHED_NAMES, Agent
 
 FORMAT = 1
@@ -112,6 +113,10 @@ def save_checkpoint(folder: str | Path, agent: Agent, card: Card, starts: dict[s
     temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
     try:
         weights = {key: p.detach().to("cpu", dtype).contiguous() for key, p in agent.published_state_dict().items()}
+        for key, p in agent.published_state_dict().items():
+            if p.isfinite().all() and not weights[key].isfinite().all():
+                raise CheckpointError(f"{key} has numbers of {p.abs().max():g}, too large for {dtype}: keep float32 "
+                                      "(--no-half)")
         (temporary / WEIGHTS).write_bytes(save(weights))
         card = Card(**{**vars(card), "sha256": sha256_of(temporary / WEIGHTS)})
         (temporary / CARD).write_text(json.dumps(CONVERTER.unstructure(card), indent=2) + "\n")
@@ -140,7 +145,12 @@ def load_checkpoint(folder: Path, device: torch.device | str = "cpu") -> Agent:
     agent = build(card.config, len(card.action_names), weights, str(folder), device)
     agent.card = card
     if (folder / STARTS).exists():
-        agent.starts = read_weights(folder / STARTS)
+        agent.starts = starts = read_weights(folder / STARTS)
+        num_frames, shape = card.config.denoiser.num_conditioning_frames, card.config.frame_shape
+        if starts.keys() != {"frames", "actions"} or not len(starts["frames"]) or (
+                starts["frames"].shape[1:] != (num_frames, *shape)) or (
+                starts["actions"].shape != starts["frames"].shape[:2]):
+            raise CheckpointError(f"{folder / STARTS} holds no frames and actions from which this world can begin")
     return agent
 
 
@@ -176,10 +186,11 @@ def read_weights(path: Path) -> dict[str, Tensor]:
         # torch's own words advise to read it with less care
         raise CheckpointError(f"{path} is damaged or holds something other than weights; what could run a program "
                               "is not read") from error
-    except (SafetensorError, RuntimeError, EOFError, ValueError, KeyError) as error:
-        reason = str(error).strip().splitlines()[0]
+    except (SafetensorError, RuntimeError, EOFError, ValueError, LookupError, TypeError, AttributeError) as error:
+        reason = next(iter(str(error).strip().splitlines()), "it ends too soon")
         raise CheckpointError(f"{path} is damaged or holds something other than weights: {reason}") from error
-    if not isinstance(content, dict) or not all(isinstance(x, Tensor) for x in content.values()):
+    if not isinstance(content, dict) or not all(
+            isinstance(x, Tensor) and x.device.type == "cpu" and not x.is_quantized for x in content.values()):
         raise CheckpointError(f"{path} is not a state dict: expected tensors by name")
     return content
 
@@ -187,8 +198,12 @@ def read_weights(path: Path) -> dict[str, Tensor]:
 def build(config: AgentConfig, num_actions: int, weights: dict[str, Tensor], source: str,
           device: torch.device | str = "cpu") -> Agent:
     """An agent with these weights. Raises CheckpointError naming missing, unexpected and wrongly shaped keys."""
-    with Unset():
-        agent = Agent.from_config(config, num_actions)
+    try:
+        schedule(config.sampler)
+        with Unset():
+            agent = Agent.from_config(config, num_actions)
+    except (LookupError, ArithmeticError, ValueError, RuntimeError, TypeError) as error:
+        raise CheckpointError(f"{source} has sizes of which no network can be made ({error!r})") from error
     ours = agent.published_state_dict()
     problems = [(f"missing {key}", key not in weights) for key in ours]
     problems += [(f"unexpected {key}", key not in ours) for key in weights]
@@ -219,8 +234,8 @@ def config_of(weights: dict[str, Tensor]) -> tuple[AgentConfig, int]:
     """Layer sizes and the number of actions, read from published tensors. Raises CheckpointError."""
     try:
         return _config_of(weights)
-    except (KeyError, IndexError) as error:
-        raise CheckpointError(f"these are not DIAMOND weights: no {error}; expected names that begin with "
+    except (LookupError, ArithmeticError, ValueError) as error:
+        raise CheckpointError(f"these are not DIAMOND weights: {error!r}; expected names that begin with "
                               f"{', '.join(PUBLISHED_NAMES.values())}") from error
 
 

@@ -38,7 +38,7 @@ class Collector:
             rows = zip(actions.tolist(), step.rewards.tolist(), step.ends.tolist(), step.truncs.tolist(), strict=True)
             for i, row in enumerate(rows):
                 self._steps[i].append(row)
-                self._seen[i].append(step.final_frames[i])
+                self._seen[i].append(step.final_frames[i].clone())  # a row alone keeps all worlds' frames
                 if row[2] or row[3]:
                     self._store(i)
                     self._renew(i, step.frames[i])
@@ -69,7 +69,7 @@ class Collector:
     def _begin(self, start: Start) -> None:
         self._start = start
         self._frames = start.frames
-        self._seen: list[list[Tensor]] = [[frame] for frame in start.frames]
+        self._seen: list[list[Tensor]] = [[frame.clone()] for frame in start.frames]
         self._steps: list[list[tuple[int, float, bool, bool]]] = [[] for _ in start.frames]
 
     def _store(self, i: int) -> None:
@@ -81,4 +81,4 @@ class Collector:
             self.dataset.replace(index, episode)
 
     def _renew(self, i: int, frame: Tensor) -> None:
-        self._seen[i], self._steps[i], self._index[i] = [frame], [], None
+        self._seen[i], self._steps[i], self._index[i] = [frame.clone()], [], None

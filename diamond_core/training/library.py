@@ -61,14 +61,15 @@ def load(name_or_path: str | Path, device: str = "auto") -> Agent:
 
 def dream_env(checkpoint: str | Path, horizon: int | None = None, render_mode: str | None = None,
               device: str = "auto") -> DreamEnv:
-    """`gymnasium.make("diamond/Dream-v0", checkpoint=...)`."""
+    """`gymnasium.make("diamond/Dream-v0", checkpoint=...)`. In several processes (`vectorization_mode="async"`) with
+    `vector_kwargs={"context": "spawn"}` only: torch does not outlive a fork. `dream_vector_env` needs none."""
     return DreamEnv(*_parts(checkpoint, device), horizon=horizon, render_mode=render_mode)
 
 
-def dream_vector_env(checkpoint: str | Path, num_envs: int = 1, horizon: int | None = 15, device: str = "auto"
-                     ) -> DreamVectorEnv:
+def dream_vector_env(checkpoint: str | Path, num_envs: int = 1, horizon: int | None = 15,
+                     render_mode: str | None = None, device: str = "auto") -> DreamVectorEnv:
     """`gymnasium.make_vec("diamond/Dream-v0", num_envs=..., checkpoint=...)`."""
-    return DreamVectorEnv(*_parts(checkpoint, device), num_envs=num_envs, horizon=horizon)
+    return DreamVectorEnv(*_parts(checkpoint, device), num_envs=num_envs, horizon=horizon, render_mode=render_mode)
 
 
 def _parts(checkpoint: str | Path, device: str) -> tuple[Any, Any]:

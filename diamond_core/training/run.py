@@ -115,8 +115,11 @@ class Run:
                 raise RunError(f"{self.state_path} is missing, and nothing goes on without it: {instead}")
             return None
         try:
-            return torch.load(self.state_path, map_location="cpu", weights_only=True)
-        except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
+            state: dict[str, Any] = torch.load(self.state_path, map_location="cpu", weights_only=True)
+            if not isinstance(state, dict) or not {"position", "learners", "episodes"} <= state.keys():
+                raise ValueError("it is no state of a training")
+            return state
+        except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, LookupError, TypeError) as error:
             raise RunError(f"{self.state_path} is damaged: {instead}") from error
 
     def moment(self, epoch: int) -> Path:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from contextlib import closing, suppress
 from dataclasses import asdict
 from typing import Any
 
@@ -20,7 +21,7 @@ from diamond_core.agent.rollout import Rollouts
 from diamond_core.config import LearnerConfig, TrainConfig
 from diamond_core.device import keep_memory, resolve
 from diamond_core.envs import action_names, frames_of, make_env
-from diamond_core.evaluation.returns import human_normalised, play_episodes
+from diamond_core.evaluation.returns import Interrupted, play_episodes, scored
 from diamond_core.evaluation.sprites import moments_of
 from diamond_core.replay import Prefetcher, SegmentSampler
 from diamond_core.training.agent import Agent
@@ -146,6 +147,7 @@ class Trainer:
                            seconds=time.perf_counter() - started)
         if self.last_epoch is None and self.dataset.num_steps >= c.total_steps:
             self.last_epoch = epoch + self.config.final_epochs
+        self.collector = self.collector if self.last_epoch is None else None  # it holds what was seen last
 
     def _collect_first(self, collector: Collector, bar: Bar) -> None:
         """At least the minimum, then on while rewards are rare, up to the maximum."""
@@ -241,27 +243,26 @@ class Trainer:
 
     def _evaluate(self) -> None:
         e, epoch = self.config.evaluation, self.position.epoch
-        is_last = epoch == self.last_epoch
         regular = e.every > 0 and epoch % e.every == 0 and self.learners["actor_critic"].num_updates > 0
-        episodes = e.final_episodes if is_last else e.episodes if regular else 0
-        if episodes == 0 or not self.processes.is_main:
-            self.processes.barrier()
-            return
-        started = time.perf_counter()
+        episodes = e.final_episodes if epoch == self.last_epoch else e.episodes if regular else 0
+        plays = episodes > 0 and self.processes.is_main
+        if self.processes.agree(plays and not self._play_for_a_score(epoch, episodes)):  # all of it comes next time
+            self._save_if_due()
+
+    def _play_for_a_score(self, epoch: int, episodes: int) -> bool:
+        """Whether it came to its end."""
+        e, started = self.config.evaluation, time.perf_counter()
         n = min(e.num_envs, episodes)
         env = make_env(self.config.game, n, image_size=self.config.agent.image_size, max_frames=frames_of(e.max_steps))
         policy = AgentPolicy(self.shown.actor_critic, self.runtime, n, self._seed("evaluate", epoch))
-        with self._bar("evaluate", episodes) as bar:
+        with closing(env), suppress(Interrupted), self._bar("evaluate", episodes) as bar:
             results = play_episodes(env, policy, episodes, self._seed("episodes", epoch), e.max_steps,
-                                    watch=lambda *_: bar.advance())
-        env.close()
-        score = float(np.mean(results.returns))
-        self.scores = {"score": score, "episodes": episodes, "epoch": epoch, "returns": list(results.returns)}
-        if (normalised := human_normalised(self.config.game, score)) is not None:
-            self.scores["human_normalised_score"] = normalised
-        self.metrics.write(epoch, "evaluate", epoch=epoch, score=score, episodes=episodes,
-                           length=float(np.mean(results.lengths)), seconds=time.perf_counter() - started)
-        self.processes.barrier()
+                                    lambda *_: bar.advance(), self.should_stop)
+            self.scores = {**scored(self.config.game, results), "epoch": epoch}
+            self.metrics.write(epoch, "evaluate", epoch=epoch, score=results.mean, episodes=episodes,
+                               length=float(np.mean(results.lengths)), seconds=time.perf_counter() - started)
+            return True
+        return False
 
     # what the phases need
 
@@ -298,8 +299,7 @@ class Trainer:
         return self._samplers[name]
 
     def _updates(self, name: str) -> int:
-        config: LearnerConfig = getattr(self.config, name)
-        return config.updates_in(self.position.epoch)
+        return int(getattr(self.config, name).updates_in(self.position.epoch))
 
     def _seed(self, *what: str | int) -> int:
         """A 31-bit seed for one use; alike in all processes but for the noise of updates and their dreams."""

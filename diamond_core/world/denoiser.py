@@ -103,14 +103,16 @@ class Denoiser(nn.Module):
         return quantize(per_image(c.c_skip) * x + per_image(c.c_out) * output)
 
 
-def pixel_weights(frames: Tensor, motion: float, objects: float) -> Tensor:
-    """frames (b, t, c, h, w) in [-1, 1] -> (b, 1, h, w): what moves in the segment counts more than 1, and so does
-    what stands out from the batch's median frame, be it at rest.
+def pixel_weights(frames: Tensor, mask: Tensor, motion: float, objects: float) -> Tensor:
+    """frames (b, t, c, h, w) in [-1, 1], of the steps in mask (b, t) -> (b, 1, h, w): what moves in the segment counts
+    more than 1, and so does what stands out from the batch's median frame, be it at rest.
 
     In a plain mean over pixels a ball of a few pixels weighs nothing beside the background, and is forgotten.
     """
-    moves = differs(frames.diff(dim=1))
-    stands_out = differs(frames - frames.flatten(0, 1).median(dim=0).values)
+    # the final observation is there, too; what is padded is not, or all would move where an episode begins
+    there = (mask | F.pad(mask[:, :-1], (1, 0)))[:, :, None, None, None]
+    moves = differs(frames.diff(dim=1) * (there[:, 1:] & there[:, :-1]))
+    stands_out = differs((frames - frames.flatten(0, 1).median(dim=0).values) * there)
     return 1 + motion * moves + objects * stands_out
 
 
@@ -129,7 +131,7 @@ def denoising_loss(denoiser: Denoiser, batch: Batch, config: DenoisingConfig,
     k = denoiser.config.num_conditioning_frames
     frames = to_unit(batch.frames)
     weighted = config.motion_weight or config.object_weight or config.error_weight
-    weights = pixel_weights(frames, config.motion_weight, config.object_weight) if weighted else None
+    weights = pixel_weights(frames, batch.mask, config.motion_weight, config.object_weight) if weighted else None
     losses = []
     for i in range(frames.shape[1] - k):
         target, past, actions = frames[:, k + i], frames[:, i:k + i], batch.actions[:, i:k + i]

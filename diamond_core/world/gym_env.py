@@ -75,9 +75,14 @@ class DreamVectorEnv(gymnasium.vector.VectorEnv[np.ndarray, np.ndarray, np.ndarr
     """Many dreams in one batch; those that are over are reset in the same step, their last frame is in `final_obs`."""
 
     metadata = {  # noqa: RUF012 as in the base class
-        "autoreset_mode": AutoresetMode.SAME_STEP, "render_fps": 15}
+        "autoreset_mode": AutoresetMode.SAME_STEP, "render_modes": ["rgb_array"], "render_fps": 15}
 
-    def __init__(self, world: World, starts: dict[str, Tensor], num_envs: int = 1, horizon: int | None = 15) -> None:
+    def __init__(self, world: World, starts: dict[str, Tensor], num_envs: int = 1, horizon: int | None = 15,
+                 render_mode: str | None = None) -> None:
+        if num_envs < 1:
+            raise ValueError(f"expected one dream or more, got num_envs={num_envs}")
+        self.render_mode = render_mode
+        self._newest: Tensor | None = None
         self._starts = starts["frames"], starts["actions"]
         self.env = ImaginedEnv(world, in_any_order(*self._starts, seed=0), num_envs, horizon)
         self.num_envs, self._begun = num_envs, False
@@ -93,7 +98,8 @@ class DreamVectorEnv(gymnasium.vector.VectorEnv[np.ndarray, np.ndarray, np.ndarr
         drawn = int(self.np_random.integers(2**31))
         self.env.starts = in_any_order(*self._starts, drawn)
         self._begun = True
-        return to_hwc(self.env.reset(drawn).frames), {}
+        self._newest = self.env.reset(drawn).frames
+        return to_hwc(self._newest), {}
 
     def step(self, actions: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
         """One dreamt frame on, everywhere."""
@@ -108,4 +114,11 @@ class DreamVectorEnv(gymnasium.vector.VectorEnv[np.ndarray, np.ndarray, np.ndarr
                 final[i] = to_hwc(step.final_frames[i])
             info = {"final_obs": final, "_final_obs": done}
         rewards, ends, truncs = (x.cpu().numpy() for x in (step.rewards, step.ends, step.truncs))
+        self._newest = step.frames
         return to_hwc(step.frames), rewards.astype(np.float64), ends, truncs, info
+
+    def render(self) -> tuple[np.ndarray, ...] | None:
+        """The newest frame of each dream, (h, w, 3) uint8."""
+        if self.render_mode != "rgb_array" or self._newest is None:
+            return None
+        return tuple(np.broadcast_to(frame, (*frame.shape[:2], 3)) for frame in to_hwc(self._newest))

@@ -22,7 +22,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from diamond_core.device import SWITCH, cache_root, processor
+from diamond_core.device import SWITCH, cache_root, processor, spare_cache
 from diamond_core.world.denoiser import Denoiser
 from diamond_core.world.engine import BodyModel, HoistedEngine, Judgement, JudgeModel, ada_norms
 from diamond_core.world.reward_end import RewardEndModel
@@ -170,17 +170,18 @@ def compiled(source: Path = SOURCE, flags: tuple[str, ...] = (), proof: Proof = 
                     source.read_text()])
     name = f"{hashlib.sha256(key.encode()).hexdigest()[:24]}.so"
     folder = cache_root() / "winograd"
-    try:
-        if (folder / name).exists():
-            return folder / name
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=folder) as building:
-            fresh = compile_source(commands, Path(building) / name, source, flags)
-            proof(fresh)
-            os.replace(fresh, folder / name)
-    except OSError as error:
-        raise NotHere(f"{source.name} cannot be compiled into {folder}: {error}") from error
-    return folder / name
+    for place in (folder, spare_cache()):
+        try:
+            if not (place / name).exists():
+                place.mkdir(parents=True, exist_ok=True)
+                with tempfile.TemporaryDirectory(dir=place) as building:
+                    fresh = compile_source(commands, Path(building) / name, source, flags)
+                    proof(fresh)
+                    os.replace(fresh, place / name)
+            return place / name
+        except OSError as error:  # a cache that cannot be written is one that is compiled anew at each start
+            refused = error
+    raise NotHere(f"{source.name} cannot be compiled into {folder}: {refused}") from refused
 
 
 def compilers() -> list[list[str]]:

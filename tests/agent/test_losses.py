@@ -126,7 +126,10 @@ def test_an_episode_ends_with_its_final_frame(tmp_path):
     env = Noted(make_env("toy", 2, image_size=(16, 16)))
     info = DatasetInfo("toy", ("A", "B", "C"), (3, 16, 16))
     dataset = Dataset(tmp_path, info)
-    Collector(env, RandomPolicy(3, 2, 0), dataset, 0, {}).collect(60)
+    collector = Collector(env, RandomPolicy(3, 2, 0), dataset, 0, {})
+    collector.collect(60)
+    seen = [frame for of_world in collector._seen for frame in of_world]
+    assert all(frame.untyped_storage().nbytes() == frame.nbytes for frame in seen), "it keeps the other worlds', too"
     ends = [(step, i) for step in env.steps for i in step.dones.nonzero()[:, 0].tolist()]
     assert len(ends) > 3
     for number, (step, i) in enumerate(ends):

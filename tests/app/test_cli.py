@@ -153,6 +153,7 @@ def test_help_needs_no_command(capsys):
     (["collect", "--game", "toy", "--out", "d", "--steps", "0"], "1 or more"),
     (["collect", "--game", "gym:Nope-v0", "--out", "d"], "Nope-v0"),
     (["record", "nothing", "--out", "a.mp4"], "no checkpoint 'nothing'"),
+    (["evaluate", "chaos", "Pong", "--pixels", "256"], "--pixels must be from 1 to 16, got 256"),
     (["record", "Pong", "--out", "a.mp4", "--scale", "5000"], "--scale must be from 1 to 64, got 5000"),
     (["import", "absent.pt", "--game", "Breakout", "--out", "b"], "absent.pt is missing"),
     (["evaluate", "aggregate", "absent.json"], "absent.json"),
@@ -375,6 +376,7 @@ def test_the_same_play_does_not_come_twice_under_two_names(capsys, tmp_path):
     main([*map(str, play), "--policy", "sticky"])
     capsys.readouterr()
     assert "already" in fails(capsys, *play, "--policy", "sticky:0.8", "--append")
+    assert "already" in fails(capsys, *play, "--policy", "sticky:0.80", "--append")
 
 
 def test_a_run_whose_agent_begins_too_late_says_so(capsys):

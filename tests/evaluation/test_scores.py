@@ -61,8 +61,9 @@ def test_scores_that_do_not_belong(scores: dict[str, list[float]]):
         aggregate(scores)
 
 
-def score(seed: int = 0, returns: tuple[float, ...] = (20.0, 18.0)) -> Score:
-    return Score("Pong", "runs/pong", seed, None, returns, (900,) * len(returns), 10, "abc")
+def score(seed: int = 0, returns: tuple[float, ...] = (20.0, 18.0), sha256: str = "abc", name: str = "runs/pong",
+          max_steps: int | None = None) -> Score:
+    return Score("Pong", name, seed, max_steps, returns, (900,) * len(returns), 10, sha256)
 
 
 def test_a_file_says_all(tmp_path: Path):
@@ -75,12 +76,18 @@ def test_a_file_says_all(tmp_path: Path):
 
 def test_files_become_scores_by_game(tmp_path: Path):
     for i in range(3):
-        score(seed=i).save(tmp_path / f"{i}.json")
+        score(seed=i, sha256=f"abc{i}").save(tmp_path / f"{i}.json")
     paths = sorted(tmp_path.iterdir())
     assert read_scores(paths) == {"Pong": [19.0] * 3}
-    score(seed=2).save(tmp_path / "again.json")
+    again = tmp_path / "again.json"
+    score(seed=2, sha256="abc2", name="the/same/pong").save(again)
     with pytest.raises(ValueError, match="expected another run"):
-        read_scores([*paths, tmp_path / "again.json"])
+        read_scores([*paths, again])
+    score(seed=3, sha256="abc2", returns=(1.0, 1.0)).save(again)
+    assert read_scores([*paths, again]) == {"Pong": [19.0, 19.0, 10.0]}, "more episodes of a run are no other run"
+    score(seed=3, sha256="abc3", max_steps=60).save(again)
+    with pytest.raises(ValueError, match="end at 60 steps"):
+        read_scores([*paths, again])
 
 
 GOOD = {"format": "diamond-returns-1", "game": "Pong", "checkpoint": "x", "seed": 0, "max_steps": None,

@@ -39,6 +39,9 @@ def changed(config: TrainConfig, option: str, value: object) -> TrainConfig:
     ("evaluation.final_episodes", -1, "0 or more, got -1"),
     ("returns.rollout_length", 0, "1 or more, got 0"),
     ("reward_segment", 1, "2 or more, got 1"),
+    ("agent.sampler.num_steps", 0, "must be 1 to 50, got 0"),
+    ("agent.denoiser.channels", (-1, -1), r"1 or more, got \(-1, -1\)"),
+    ("agent.actor_critic.lstm_dim", -4, "0 or more, got -4"),
     ("collection.num_envs", 0, "1 or more, got 0"),
     ("collection.first_policy", "scripted", "no scripted player for toy"),
     ("imitation.segment", 0, "1 or more, got 0"),
@@ -90,7 +93,9 @@ def test_processes_that_would_share_a_gpu_are_refused():
 
 @pytest.mark.parametrize(("sampler", "words"), [({"least_steps": 0}, "1 to 50 .* at least"),
                                                 ({"least_steps": 60}, "1 to 50 .* at least"),
-                                                ({"temperature": 50.0}, "up to 10; got 1 and 50")])
+                                                ({"temperature": 50.0}, "up to 10; got 1 and 50"),
+                                                ({"rho": 0.0}, "a rho above 0, got 0"),
+                                                ({"rho": math.nan}, "a rho above 0, got nan")])
 def test_a_sampler_that_could_not_be_played_is_refused(sampler, words):
     with pytest.raises(ValueError, match=words):
         schedule(replace(tiny("toy").agent.sampler, **sampler))

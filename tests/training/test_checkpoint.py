@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import os
 import pickle
@@ -175,6 +176,55 @@ def test_pickled_code_is_never_run(tmp_path, monkeypatch):
         with pytest.raises(CheckpointError, match="damaged or holds something other than weights"):
             import_published(name, "Breakout", ["a"] * 4)
     assert not (tmp_path / "trapped").exists()
+
+
+@pytest.mark.parametrize("content", [b"", b"\x80\x02", b"\x80\x02.", b"nothing"])
+def test_half_a_file_is_named(tmp_path, content):
+    (tmp_path / "half.pt").write_bytes(content)
+    with pytest.raises(CheckpointError, match=r"half\.pt is damaged or holds something other than weights"):
+        import_published(str(tmp_path / "half.pt"), "Breakout", ["a"] * 4)
+
+
+@pytest.mark.parametrize("key, value", [("denoiser.inner_model.act_emb.0.weight", torch.zeros(4, 0)),
+                                        ("denoiser.inner_model.conv_out.weight", torch.zeros(0, 64, 3, 3)),
+                                        ("denoiser.inner_model.conv_in.weight", torch.zeros(2, device="meta"))])
+def test_weights_of_impossible_sizes_are_refused(published, tmp_path, key, value):
+    torch.save({**published[0].published_state_dict(), key: value}, tmp_path / "odd.pt")
+    with pytest.raises(CheckpointError):
+        import_published(str(tmp_path / "odd.pt"), "Breakout", ["a"] * 4)
+
+
+@pytest.mark.parametrize("path, value", [(("config", "denoiser", "channels"), []), (("config", "sampler", "rho"), 0),
+                                         (("config", "denoiser", "channels"), [-1, -1])])
+def test_a_card_of_which_no_network_can_be_made_is_refused(small_agent, tmp_path, path, value):
+    folder = save_checkpoint(tmp_path / "toy", small_agent, card())
+    content = json.loads((folder / "card.json").read_text())
+    inner = content
+    for name in path[:-1]:
+        inner = inner[name]
+    inner[path[-1]] = value
+    (folder / "card.json").write_text(json.dumps(content))
+    with pytest.raises(CheckpointError):
+        load_checkpoint(folder)
+
+
+@pytest.mark.parametrize("starts", [{"actions": torch.zeros(2, 4)}, {"frames": torch.zeros(0, 4, 3, 16, 16),
+                                    "actions": torch.zeros(0, 4)}, {"frames": torch.zeros(2, 4),
+                                                                            "actions": torch.zeros(2, 4)}])
+def test_starts_from_which_nothing_begins_are_refused(small_agent, tmp_path, starts):
+    folder = save_checkpoint(tmp_path / "toy", small_agent, card(), starts)
+    with pytest.raises(CheckpointError, match="from which this world can begin"):
+        load_checkpoint(folder)
+
+
+def test_numbers_too_large_for_half_precision_are_refused(small_agent, tmp_path):
+    agent = copy.deepcopy(small_agent)
+    with torch.no_grad():
+        agent.actor_critic.actor_linear.bias += 1e6
+    with pytest.raises(CheckpointError, match=r"actor_linear\.bias has numbers of 1e\+06.*--no-half"):
+        save_checkpoint(tmp_path / "toy", agent, card(), dtype=torch.float16)
+    assert not list(tmp_path.iterdir())
+    save_checkpoint(tmp_path / "toy", agent, card())
 
 
 def test_weights_are_plain_safetensors(small_agent, tmp_path):

@@ -116,8 +116,8 @@ def test_stopped_and_resumed_equals_never_stopped(unstopped, tmp_path):
     assert trainer.dataset.lengths.tolist() == unstopped[1].dataset.lengths.tolist()
 
 
-def test_a_stop_after_the_last_update_comes_too_late(unstopped, tmp_path, monkeypatch):
-    """A run that is asked to stop in its last evaluation is finished, and has no moment of an epoch after it."""
+def test_a_stop_is_heard_in_the_last_evaluation_too(unstopped, tmp_path, monkeypatch):
+    """It may take hours. It is played anew, and there is no moment of an epoch after it."""
     one = {name: replace(getattr(CONFIG, name), first_updates=1, updates=1) for name in LEARNED}
     config = replace(CONFIG, dataset=str(unstopped[0] / "dataset"), **one)
     run, asked = Run(tmp_path / "run"), []
@@ -125,9 +125,13 @@ def test_a_stop_after_the_last_update_comes_too_late(unstopped, tmp_path, monkey
     monkeypatch.setattr("diamond_core.training.trainer.play_episodes",
                         lambda *args, **kwargs: asked.append(1) or play_episodes(*args, **kwargs))
     trainer = Trainer(config, run, should_stop=lambda: bool(asked))
-    assert trainer.run() and trainer.scores["episodes"] == 4
+    assert not trainer.run() and not trainer.scores
+    assert metrics(tmp_path / "run")[-1]["phase"] == "actor_critic"
+    trainer = Trainer(config, run)
+    assert trainer.run() and trainer.scores["episodes"] == 4 and trainer.scores["score"] == pytest.approx(
+        sum(trainer.scores["returns"]) / 4)
     assert [m.name for m in run.moments()] == ["epoch_0001"]
-    assert Trainer(config, run).run(), "and is so when it is looked at again"
+    assert Trainer(config, run).run(), "and is finished when it is looked at again"
 
 
 ONE = replace(CONFIG, **{name: replace(getattr(CONFIG, name), first_updates=1, updates=1) for name in LEARNED},
@@ -314,6 +318,15 @@ def test_a_run_that_lost_its_state_keeps_what_it_played(unstopped, tmp_path):
             train(tmp_path / "run")
         state.unlink(missing_ok=True)
     assert sorted(p.name for p in (tmp_path / "run").rglob("*.episode")) == kept and metrics(tmp_path / "run")
+
+
+@pytest.mark.parametrize("content", [b"hello" * 100, b"", {"weights": torch.zeros(2)}, [1, 2]])
+def test_a_state_that_is_none_is_said(unstopped, tmp_path, content):
+    shutil.copytree(unstopped[0], tmp_path / "run")
+    state = tmp_path / "run" / "state.pt"
+    state.write_bytes(content) if isinstance(content, bytes) else torch.save(content, state)
+    with pytest.raises(RunError, match=r"state\.pt is damaged: restore it, or begin another run"):
+        Run(tmp_path / "run").load_state()
 
 
 def test_a_run_goes_on_when_what_it_began_with_is_gone(unstopped, tmp_path):

@@ -93,10 +93,16 @@ def test_what_moves_and_what_stands_out_count_more():
     frames[0, 3:, :, 2, 2] = 1.0  # moves: it comes into sight
     frames[1, :, :, 12, 12] = 1.0  # is at rest, and in one of five places
     frames[:, :, :, 8, 8] = 1.0  # is there in all
-    w = pixel_weights(frames, motion=8.0, objects=2.0)
+    taken = torch.ones(5, 6, dtype=torch.bool)
+    w = pixel_weights(frames, taken, motion=8.0, objects=2.0)
     assert (w[0, 0, 1:4, 1:4] == 11).all() and w[0, 0, 12, 12] == 1
     assert (w[1, 0, 11:14, 11:14] == 3).all() and w[1, 0, 2, 2] == 1
     assert torch.equal(w[:, :, 8, 8], w[:, :, 0, 0]) and torch.equal(w[2:], torch.ones(3, 1, 16, 16))
+    # segments that reach beyond an episode, to both sides: black frames come and go, and are nothing that moves
+    beyond, taken = frames + 1, taken.clone()
+    taken[:, 0] = taken[2, 4:] = taken[0, 5] = False
+    beyond[:, 0] = beyond[2, 5] = -1
+    assert torch.equal(pixel_weights(beyond, taken, motion=8.0, objects=2.0), w), "the final frame is there, too"
 
 
 class Constant(Denoiser):

@@ -155,7 +155,11 @@ def test_gymnasium_vector_env(small_agent, small_world):
         for i in (ends | truncs).nonzero()[0]:
             assert info["final_obs"][i].shape == (16, 16, 3)
             finals += 1
-    assert finals >= 4
+    assert finals >= 4 and env.render() is None
+    env.render_mode = "rgb_array"
+    assert [frame.shape for frame in env.render()] == [(16, 16, 3)] * 4
+    with pytest.raises(ValueError, match="one dream or more, got num_envs=0"):
+        DreamVectorEnv(small_world, small_agent.starts, num_envs=0)
 
 
 def test_where_a_batch_of_dreams_begins_depends_on_the_seed(small_agent, small_world):

@@ -15,6 +15,7 @@ import pytest
 import torch
 
 from diamond_core.config import ActorCriticConfig, AgentConfig, DenoiserConfig, RewardEndConfig
+from diamond_core.device import spare_cache
 from diamond_core.training.agent import Agent
 from diamond_core.world import accelerate as acceleration
 from diamond_core.world import winograd
@@ -140,9 +141,11 @@ def test_without_a_compiler_it_says_so(compiler, why, tmp_path, monkeypatch):
     assert not list(tmp_path.rglob("*.so"))
 
 
-def test_a_folder_that_cannot_be_written_is_said_so(tmp_path, monkeypatch):
+def test_where_nothing_can_be_kept_it_is_compiled_for_this_process_alone(tmp_path, monkeypatch):
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("DIAMOND_CACHE", str(tmp_path / "file"))
+    assert winograd.compiled().parent == spare_cache() and winograd.library()
+    monkeypatch.setattr(winograd, "spare_cache", lambda: tmp_path / "file")
     with pytest.raises(winograd.NotHere, match="cannot be compiled into"):
         winograd.compiled()
 
