@@ -122,6 +122,7 @@ class DreamPlayer extends HTMLElement {
     // a dream that goes on after the line was cut may still wait because nobody saw it
     if (!this.again) { this.view = null; this.hiddenNow = this.waits = false; this.root.classList.add("blank"); }
     this.again = false;
+    this.path = this.from = null;
     this.away(this.unseen);
     this.find("[data-title]").textContent = fields.title;
     this.root.classList.toggle("watching", fields.watching);
@@ -430,7 +431,8 @@ class DreamPlayer extends HTMLElement {
       resync: () => this.send("resync"), link: () => this.send("link"),
       view: () => this.game?.reality && this.pick("show", next(VIEWS, view.show)),
       who: () => this.pick("who", next(WHO, view.who)), calm: () => this.drawer.calm(),
-      watchlink: () => this.drawer.watchLink(), embed: () => this.drawer.embed(), unpaint: () => this.send("unpaint"),
+      watchlink: () => this.drawer.watchLink(), embed: () => this.drawer.embed(),
+      unpaint: () => { this.stroke(); this.from = null; this.send("unpaint"); },
       difference: () => this.drawer.tick("difference"), mind: () => this.drawer.tick("mind", true),
       slower: () => this.drawer.faster(0.5), faster: () => this.drawer.faster(2),
     };

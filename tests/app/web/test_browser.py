@@ -395,7 +395,7 @@ def test_a_question_that_is_gone_says_so(browser, url: str):
     page = browser.new_page()
     page.goto(url)
     page.get_by_role("tab", name="Compare", exact=True).click()
-    page.wait_for_function("document.querySelector('dream-blind')?.choose")
+    page.wait_for_function("customElements.get('dream-blind') !== undefined")
     page.evaluate("document.querySelector('dream-blind').choose('nothing', 0, 5)")
     page.wait_for_selector("dream-blind .said:has-text('take the next one.')")
     page.evaluate("() => { window.fetch = () => Promise.reject(new TypeError('Failed to fetch')); }")
