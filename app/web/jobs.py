@@ -20,7 +20,7 @@ from typing import Any, Literal
 
 from filelock import FileLock, Timeout
 
-from app.web.progress import BAR
+from app.web.progress import BAR, is_over, read_metrics
 from diamond_core import envs
 from diamond_core.config import TrainConfig
 from diamond_core.files import write_whole
@@ -168,7 +168,7 @@ class Jobs:
         is_ours = bool(job) and self._lives(job["pid"], folder)
         state: State = "stopping" if job.get("asked") else "training"
         if not is_ours:
-            state = "training" if self._is_held(folder) else "unreadable" if wrong else self._ended(folder, job)
+            state = "training" if self._is_held(folder) else "unreadable" if wrong else self._ended(folder, config)
         words = last_line(self._log(folder)) if state == "failed" else wrong
         if state == "failed" and not FAILED.search(words):
             words = "it ended without saving, perhaps for want of memory: Go on takes up what was saved before"
@@ -266,9 +266,10 @@ class Jobs:
             return True
 
     @staticmethod
-    def _ended(folder: Path, job: dict[str, Any]) -> State:
+    def _ended(folder: Path, config: TrainConfig) -> State:
         words = last_line(Jobs._log(folder))
-        if words.startswith("finished"):
+        # in a terminal it says so to nobody else
+        if words.startswith("finished") or is_over(config, read_metrics(folder / "metrics.jsonl")):
             return "finished"
         # a bar is the last word of a process that was killed, unless the run went on in a terminal
         log, metrics = (path.stat().st_mtime if path.exists() else 0.0

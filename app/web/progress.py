@@ -110,6 +110,13 @@ def progress_of(config: TrainConfig, lines: Iterable[dict[str, Any]]) -> Progres
                     pace.left(left) if pace.seconds and any(left.values()) else "", losses, scores, steps)
 
 
+def is_over(config: TrainConfig, lines: Iterable[dict[str, Any]]) -> bool:
+    """Whether a run of this configuration has come to its end, by its metrics."""
+    p = progress_of(config, lines)
+    was_scored = p.phase == "evaluate" or not config.evaluation.final_episodes
+    return p.epoch == p.last_epoch and 0 < p.total <= p.done and was_scored
+
+
 def models_of(config: TrainConfig) -> tuple[str, ...]:
     """Which models a run trains."""
     return ("actor_critic",) if config.model_free else MODELS

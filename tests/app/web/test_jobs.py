@@ -16,6 +16,7 @@ import pytest
 
 from app.web.house import House, Settings
 from app.web.jobs import JOB, LOG, JobError, Jobs, Order, arguments_of, canonical, tail
+from app.web.progress import models_of, updates_until
 from app.web.tabs.train import beginning, choices, refresh
 from diamond_core.presets import tiny
 from diamond_core.training.agent import Agent
@@ -149,6 +150,19 @@ def called(words: list[str], where: Path) -> Iterator[subprocess.Popen[bytes]]:
             yield process
         finally:
             process.kill()
+
+
+def test_a_training_that_came_to_its_end_in_a_terminal_is_finished(tmp_path: Path):
+    run, jobs = begun(tmp_path, "toy-1"), Jobs(tmp_path)
+    config = run.config()
+    last = config.final_epochs + 1
+    learned = [{"phase": name, "epoch": last, "loss": 1.0, "updates": updates_until(getattr(config, name), last)}
+               for name in models_of(config)]
+    lines = [{"phase": "collect", "epoch": 1, "steps": config.collection.total_steps}, *learned,
+             {"phase": "evaluate", "epoch": last, "score": 1.0}]
+    for number in range(1, len(lines) + 1):
+        (run.folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines[:number]))
+        assert jobs.status("toy-1").state == ("finished" if number == len(lines) else "stopped"), number
 
 
 def test_a_training_in_a_terminal_is_seen_and_left_alone(tmp_path: Path):
