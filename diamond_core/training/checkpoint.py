@@ -146,10 +146,8 @@ def load_checkpoint(folder: Path, device: torch.device | str = "cpu") -> Agent:
     agent.card = card
     if (folder / STARTS).exists():
         agent.starts = starts = read_weights(folder / STARTS)
-        num_frames, shape = card.config.denoiser.num_conditioning_frames, card.config.frame_shape
         if starts.keys() != {"frames", "actions"} or not len(starts["frames"]) or (
-                starts["frames"].shape[1:] != (num_frames, *shape)) or (
-                starts["actions"].shape != starts["frames"].shape[:2]):
+                starts["frames"].ndim, starts["actions"].ndim) != (5, 2):
             raise CheckpointError(f"{folder / STARTS} holds no frames and actions from which this world can begin")
     return agent
 
